@@ -1,0 +1,42 @@
+"""What all command lines share: errors in one line, and exit codes."""
+import errno
+import os
+import sys
+
+from cellseg_mm.errors import UserError
+
+_DISK_REMEDIES = {
+    errno.ENOSPC: 'the disk is full: free some space, or name another folder',
+    errno.EDQUOT: 'the disk quota is used up: free some space, or name another folder',
+    errno.EROFS: 'the file system is read-only: name another folder',
+    errno.EACCES: 'permission denied: name a folder that you may write to',
+}
+
+
+def run(main):
+    """Call `main` and exit: 0 or its return value, 2 with one line on stderr for an error the user can mend.
+
+    Args:
+        main: The command; returns None or an exit status.
+    """
+    try:
+        status = main()
+    except UserError as error:
+        status = _fail(str(error))
+    except OSError as error:
+        if error.errno not in _DISK_REMEDIES:
+            raise
+        status = _fail(f'{error.filename or "writing"}: {_DISK_REMEDIES[error.errno]}')
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        status = 130
+    except BrokenPipeError:
+        # The reader of our output (head, less) went away; pointing stdout elsewhere keeps Python's exit quiet.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    sys.exit(status)
+
+
+def _fail(message):
+    print('error: ' + ' '.join(message.split()), file=sys.stderr)
+    return 2
