@@ -6,41 +6,60 @@ from skimage.color import rgb2lab
 from cellseg_mm.errors import UserError
 
 SAMPLED_PIXELS = 128 * 128
-TISSUE_OD = 0.08  # mean optical density of H&E tissue lies above, of glass below
-LARGEST_GROUP = 0.15  # share of the images; also the usual validation share, so one group can make up the whole of it
-RESTARTS, PAIRS, STATES = 6, 20_000, 50_000
+GLASS = 0.05  # mean optical density of H&E tissue lies above, of bare glass below
+DARKNESS = np.array([0.15, 0.3, 0.45, 0.6])  # mean optical densities, from pale cytoplasm to dark nuclei
+PARTS = 5  # features are those of the whole image and of its quarters
+LARGEST_GROUP = 0.2  # share of the images: five folds, and a validation share of 15%, can still be made
+RESTARTS, PAIRS, STATES = 6, 20_000, 20_000
 
 
 def appearance_features(image):
     """Statistics of colour and stain that crops of one slide share, whatever their size and content.
 
-    Percentiles of the optical density and of CIE Lab over the tissue, which is all that is darker than glass (over all
-    pixels where there is no tissue). Large images are sampled on a regular grid.
+    Of what is darker than glass (of all where nothing is): percentiles of the optical density of each colour and of CIE
+    Lab, and the stain's hue, which is each colour's share of the optical density, at fixed darkness. All this for the
+    whole image and for its four quarters, whose differences show how far mere content sways each statistic. Large
+    images are sampled on a regular grid.
 
     Args:
-        image (ndarray): uint8 (H, W, 3), BGR.
+        image (ndarray): uint8 (H, W, 3), BGR, of at least one pixel.
 
     Returns:
-        ndarray: float64 (D,), always finite; the same D for every image.
+        ndarray: float64 (D,), always finite; D is the same for every image.
     """
     step = max(1, int(np.ceil(np.sqrt(image.shape[0] * image.shape[1] / SAMPLED_PIXELS))))
-    rgb = image[::step, ::step, ::-1].reshape(-1, 3)
-    density = -np.log10((rgb + 1.0) / 256)
-    tissue = density.mean(1) > TISSUE_OD
+    rgb = image[::step, ::step, ::-1]
+    density = -np.log10((rgb + 1.0) / 256)  # Beer-Lambert, in the terms of Ruifrok & Johnston 2001
+    pixels = np.concatenate([density, rgb2lab(rgb) / 50], axis=2)
+    row, col = pixels.shape[0] // 2, pixels.shape[1] // 2
+    quarters = [pixels[rows, cols] for rows in (slice(max(1, row)), slice(row, None))
+                for cols in (slice(max(1, col)), slice(col, None))]
+    return np.concatenate([_stain_statistics(part.reshape(-1, 6)) for part in (pixels, *quarters)])
+
+
+def _stain_statistics(pixels):
+    """Statistics (38,) of pixels (M, 6) of three optical densities and three Lab values."""
+    tissue = pixels[:, :3].mean(1) > GLASS
     if tissue.any():
-        rgb, density = rgb[tissue], density[tissue]
-    values = np.hstack([density, rgb2lab(rgb[None])[0] / 50])
-    return np.percentile(values, (5, 25, 50, 75, 95), axis=0).ravel()
+        pixels = pixels[tissue]
+    density = pixels[:, :3] + 1e-3
+    hue = (density / density.sum(1, keepdims=True))[:, :2]
+    near = np.exp(-((density.mean(1) - DARKNESS[:, None]) / 0.1) ** 2)
+    # Few pixels of a darkness say little of its hue: 20 more of the mean hue steady it.
+    hues = (near @ hue + 20 * hue.mean(0)) / (near.sum(1, keepdims=True) + 20)
+    return np.concatenate([np.percentile(pixels, (5, 25, 50, 75, 95), axis=0).ravel(), hues.ravel()])
 
 
 def group_by_appearance(features):
     """Group look-alike images by Ward clustering of their features.
 
-    The tree is cut as high as it can be while no group holds more than `LARGEST_GROUP` of the images: a cut through a
-    patient leaks, so there are as few groups as a split needs. Images with equal features are never parted.
+    Distances are counted in units of how much the statistics vary between the quarters of one image, all images pooled:
+    that is content, not slide. The tree is then cut as high as it can be while no group holds more than
+    `LARGEST_GROUP` of the images: a cut through a patient leaks, so there are as few groups as a split needs. Images with equal
+    features are never parted.
 
     Args:
-        features (ndarray): float (N, D), one row an image.
+        features (ndarray): float (N, D), a row of `appearance_features` for each image.
 
     Returns:
         ndarray: int64 (N,), groups 0..G-1. The order of the images changes nothing but the groups' numbers.
@@ -51,22 +70,32 @@ def group_by_appearance(features):
     if count < 2:
         return groups
     order = np.lexsort(features.T[::-1])
-    scale = np.subtract(*np.percentile(features, (75, 25), axis=0))
-    scaled = features[order] / np.maximum(scale, 1e-3)
-    tree = linkage(scaled, 'ward')
-    members = {i: [i] for i in range(count)}
+    tree = linkage(_in_units_of_content(features[order].reshape(count, PARTS, -1)), 'ward')
+    members = {leaf: [leaf] for leaf in range(count)}
     for node, (left, right) in enumerate(tree[:, :2].astype(int), count):
         members[node] = members[left] + members[right]
-    largest = max(1, LARGEST_GROUP * count)
     nodes, group = [2 * count - 2], 0
     while nodes:
         node = nodes.pop()
-        if len(members[node]) > largest and tree[node - count, 2] > 1e-9:
+        if len(members[node]) > max(1, LARGEST_GROUP * count) and tree[node - count, 2] > 1e-9:
             nodes += tree[node - count, :2].astype(int).tolist()
-            continue
-        groups[order[members[node]]] = group
-        group += 1
+        else:
+            groups[order[members[node]]] = group
+            group += 1
     return groups
+
+
+def _in_units_of_content(parts):
+    """Features (N, d) of whole images, whitened by the scatter between quarters; `parts` is (N, PARTS, d)."""
+    parts = (parts - np.median(parts[:, 0], axis=0)) / np.maximum(parts[:, 0].std(0), 1e-6)
+    content = (parts[:, 1:] - parts[:, 1:].mean(1, keepdims=True)).reshape(-1, parts.shape[2])
+    scatter = content.T @ content / len(content)
+    # Shrinkage, as few images, or flat ones, do not tell all directions.
+    scatter = 0.7 * scatter + (0.3 * np.trace(scatter) / len(scatter) + 1e-6) * np.eye(len(scatter))
+    values, vectors = np.linalg.eigh(scatter)
+    white = parts[:, 0] @ vectors / np.sqrt(values)
+    # Odd images must not make a group each: beyond three deviations all is equally far.
+    return np.clip(white / max(white.std(), 1e-9), -3, 3)
 
 
 def split_groups(groups, class_counts, fraction, seed):
