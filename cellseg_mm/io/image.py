@@ -1,0 +1,238 @@
+"""The one place where image files become uint8 (H, W, 3) BGR arrays, and label maps int64 (H, W).
+
+The format is known by a file's first bytes, never by its name: TIFF, PNG, JPEG or BMP. Orientation tags are ignored, so
+that an image and its label map stay on the stored pixel grid; embedded colour profiles are not applied.
+"""
+from pathlib import Path
+
+import cv2
+import imagecodecs
+import numpy as np
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from cellseg_mm.errors import CellDataError, UserError
+from cellseg_mm.io import tiff
+from cellseg_mm.io.files import atomic_path
+from cellseg_mm.io.tiff import AGAIN, Raster, reading
+
+# These classes directly: Image.open would refuse large slides as 'decompression bombs' by their size alone.
+_PILLOW = {b'\x89PNG\r\n\x1a\n': PngImageFile, b'\xff\xd8\xff': JpegImageFile, b'BM': BmpImageFile}
+_MAX_EXPANSION = 2000
+
+
+def read_image(path, percentiles=(0.1, 99.9)):
+    """Read an image file as MMDetection wants it.
+
+    - Alpha is dropped, associated alpha too: a half-transparent pixel comes out as composed over black.
+    - Grey is repeated, palettes are expanded, white-is-zero is inverted, fewer than 8 bits are widened to 0 to 255.
+    - Two or three fluorescence channels become red, green and (black where absent) blue, in the file's order; four or
+      more are refused, since which of them to show is not ours to choose.
+    - 8-bit samples stay as they are. Wider integers and floats are scaled so that the two percentiles become 0 and 255,
+      over all colours at once for RGB (hues stay), by channel for fluorescence. Where both percentiles coincide, the
+      extremes are taken; a constant image becomes 0. NaN becomes 0; neither it nor infinity counts.
+    - Of several images or pyramid levels in a file, the one with the most pixels is read.
+
+    Args:
+        path (str | Path): A TIFF, PNG, JPEG or BMP file.
+        percentiles (tuple[float, float]): Lower and upper percentile, 0 to 100, that become 0 and 255.
+
+    Returns:
+        np.ndarray: uint8 (H, W, 3), BGR.
+
+    Raises:
+        CellDataError: If the file cannot be read as one image; says why and what to do.
+    """
+    with reading(path):
+        raster = _read(path)
+        values = raster.values
+        if raster.kind == 'palette':
+            return np.ascontiguousarray(raster.palette[values[..., 0], ::-1])
+        if raster.white_is_zero:
+            # The complement within the stored bits, which is also right for signed integers.
+            values = -values if values.dtype.kind == 'f' else _complement(values, raster.bits)
+        if raster.kind == 'channels':
+            channels = [_to_uint8(path, values[..., i], raster.bits, percentiles) for i in range(values.shape[-1])]
+            channels += [np.zeros_like(channels[0])] * (3 - len(channels))
+            return np.stack(channels[::-1], axis=-1)
+        values = _to_uint8(path, values, raster.bits, percentiles)
+        if raster.kind == 'grey':
+            return np.repeat(values, 3, axis=-1)
+        return cv2.cvtColor(np.ascontiguousarray(values), cv2.COLOR_RGB2BGR)
+
+
+def read_label_map(path, shape=None):
+    """Read a label map: 0 is background, every other number one instance.
+
+    Any integer or bool type, and floats that hold whole numbers; indices of palette files are the ids.
+
+    Args:
+        path (str | Path): A TIFF, PNG or BMP file of one channel.
+        shape (tuple[int, int] | None): Height and width it must have, those of its image.
+
+    Returns:
+        np.ndarray: int64 (H, W).
+
+    Raises:
+        CellDataError: If it is of another size, in colour or lossy, or has negative, fractional, non-finite or
+            inexact ids.
+    """
+    with reading(path):
+        raster = _read(path)
+        if raster.lossy:
+            raise CellDataError(path, 'is a JPEG-compressed label map, whose ids are no longer exact',
+                                'save it as PNG, or as TIFF with another compression')
+        if raster.kind not in ('grey', 'palette'):
+            raise CellDataError(path, f'is a label map of {raster.values.shape[-1]} channels',
+                                'save one channel that holds the number of each instance, not a colour')
+        values = raster.values[..., 0]
+        if shape is not None and values.shape != tuple(shape):
+            raise CellDataError(path, f'is {values.shape[0]} x {values.shape[1]} (height x width) but its image is '
+                                f'{shape[0]} x {shape[1]}', 'save both in the same size')
+        return _to_labels(path, values)
+
+
+def read_image_size(path):
+    """Height and width of what `read_image` would return, without decoding pixels.
+
+    Args:
+        path (str | Path): A TIFF, PNG, JPEG or BMP file.
+
+    Returns:
+        tuple[int, int]: Height and width in pixels.
+
+    Raises:
+        CellDataError: If the file's header cannot be read.
+    """
+    with reading(path):
+        magic = _magic(path)
+        if magic in tiff.MAGICS:
+            return tiff.read_size(path)
+        with Path(path).open('rb') as file:
+            width, height = _PILLOW[magic](file).size
+        return height, width
+
+
+def read_pixel_size(path):
+    """Micrometres for each pixel as the file tells it; see `tiff.read_pixel_size`.
+
+    Args:
+        path (str | Path): A TIFF, PNG, JPEG or BMP file.
+
+    Returns:
+        float | None: None where the file does not tell; only TIFF files can.
+
+    Raises:
+        CellDataError: If the file cannot be read.
+    """
+    with reading(path):
+        return tiff.read_pixel_size(path) if _magic(path) in tiff.MAGICS else None
+
+
+def write_image(path, bgr):
+    """Write an image, whole or not at all, in the format that the suffix names.
+
+    Args:
+        path (str | Path): Where to; '.png', '.jpg', '.tif' or '.bmp'.
+        bgr (np.ndarray): uint8 (H, W, 3), BGR, or (H, W), grey.
+
+    Raises:
+        UserError: If the suffix names no format that can be written.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp'):
+        raise UserError(f'{path}: images are written as .png, .jpg, .tif or .bmp; choose one of these suffixes')
+    _, encoded = cv2.imencode(suffix, np.ascontiguousarray(bgr))
+    with atomic_path(path) as partial:
+        partial.write_bytes(encoded.tobytes())
+
+
+def _magic(path):
+    with Path(path).open('rb') as file:
+        start = file.read(8)
+    for magic in (*tiff.MAGICS, *_PILLOW):
+        if start.startswith(magic):
+            return magic
+    problem = 'is no TIFF, PNG, JPEG or BMP file' if start else 'is an empty file'
+    raise CellDataError(path, problem, 'save the image in one of these formats' if start else AGAIN)
+
+
+def _read(path):
+    magic = _magic(path)
+    return tiff.read(path) if magic in tiff.MAGICS else _read_with_pillow(path, _PILLOW[magic])
+
+
+def _read_with_pillow(path, opener):
+    with Path(path).open('rb') as file:
+        # The header of a PNG file has its bits a sample and its colour type at bytes 24 and 25.
+        depth, color = file.read(26)[24:] if opener is PngImageFile else (8, 0)
+        file.seek(0)
+        image = opener(file)
+        size = Path(path).stat().st_size
+        if image.width * image.height * len(image.getbands()) // 8 > _MAX_EXPANSION * size:
+            raise CellDataError(path, f'claims {image.height} x {image.width} pixels, more than its bytes can hold', AGAIN)
+        if getattr(image, 'n_frames', 1) > 1:
+            raise CellDataError(path, f'is an animation of {image.n_frames} frames', 'save one frame by itself')
+        if depth == 16 and color != 0:
+            # Pillow would drop the lower byte.
+            file.seek(0)
+            values = imagecodecs.png_decode(file.read())
+        else:
+            image.load()
+            if image.mode == 'CMYK':
+                image = image.convert('RGB')
+            values = np.asarray(image)
+        palette = image.getpalette('RGB') if image.mode in ('P', 'PA') else None
+    values = values.reshape(image.height, image.width, -1)
+    if depth in (2, 4) and color == 0 and image.mode == 'L':
+        # Pillow widens them to 8 bits; label maps need what is stored.
+        values = values // (255 // (2**depth - 1))
+    if palette is not None:
+        palette = np.array(palette + [0] * (768 - len(palette)), np.uint8).reshape(-1, 3)
+        return Raster(values[..., :1], 'palette', 8, palette)
+    rgb = values.shape[-1] >= 3
+    return Raster(values[..., :3 if rgb else 1], 'rgb' if rgb else 'grey', 8 * values.itemsize if depth > 4 else depth,
+                  lossy=opener is JpegImageFile)
+
+
+def _complement(values, bits):
+    unused = 2 ** (8 * values.itemsize) - 2**bits if values.dtype.kind == 'u' else 0
+    return ~values - values.dtype.type(unused) if unused else ~values
+
+
+def _to_uint8(path, values, bits, percentiles):
+    if values.dtype == bool:
+        return values.astype(np.uint8) * np.uint8(255)
+    if values.dtype == np.uint8:
+        return values if bits == 8 else np.rint(values * (255 / (2**bits - 1))).astype(np.uint8)
+    finite = values[np.isfinite(values)] if values.dtype.kind == 'f' else values
+    if finite.size == 0:
+        raise CellDataError(path, 'has no finite pixel', AGAIN)
+    low, high = np.percentile(finite, percentiles).tolist()
+    if not low < high:
+        low, high = float(finite.min()), float(finite.max())
+    if not low < high:
+        return np.zeros(values.shape, np.uint8)
+    wide = values.astype(np.float32 if values.itemsize <= 2 else np.float64)
+    scaled = np.clip((wide - low) * (255 / (high - low)), 0, 255)
+    return np.rint(np.nan_to_num(scaled, copy=False)).astype(np.uint8)
+
+
+def _to_labels(path, values):
+    remedy = 'use 0 for background and whole numbers from 1 for the cells'
+    low, high = values.min(), values.max()
+    if values.dtype.kind == 'f':
+        exact = 2.0 ** (np.finfo(values.dtype).nmant + 1)
+        if not np.isfinite(low) or not np.isfinite(high):
+            raise CellDataError(path, 'has labels that are NaN or infinite', remedy)
+        if high > exact:
+            raise CellDataError(path, f'has the label {high:.0f}, beyond what {values.dtype} holds exactly', remedy)
+    if low < 0:
+        raise CellDataError(path, f'has the negative label {low}', remedy)
+    if high > np.iinfo(np.int64).max:
+        raise CellDataError(path, f'has the label {high}, beyond what int64 holds', remedy)
+    labels = values.astype(np.int64)
+    if values.dtype.kind == 'f' and not np.array_equal(labels, values):
+        raise CellDataError(path, f'has the fractional label {values[labels != values][0]}', remedy)
+    return labels

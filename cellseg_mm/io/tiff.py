@@ -1,0 +1,258 @@
+"""TIFF files as their own tags describe them: which image of the file, which axes, which samples are colour.
+
+What an axis means is read from the file (tifffile's series axes, the photometric and extra-sample tags) and never
+guessed from a size. A header is believed only as far as the file has bytes to back it.
+"""
+import logging
+import math
+import re
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import tifffile
+from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC
+
+from cellseg_mm.errors import CellDataError
+
+# tifffile logs what it finds wrong; everything that matters is raised here instead.
+logging.getLogger('tifffile').setLevel(logging.CRITICAL)
+
+MAGICS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
+
+# The most pixel bytes that one stored byte can stand for: deflate's limit is 1032, LZW's 1310, zstd's 32768.
+_MAX_EXPANSION = {COMPRESSION.NONE: 1, COMPRESSION.LZW: 2000, COMPRESSION.DEFLATE: 2000,
+                  COMPRESSION.ADOBE_DEFLATE: 2000, COMPRESSION.JPEG: 2000}
+_MAX_EXPANSION_OTHERS = 40_000
+
+_GREY = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE)
+_ALPHA = (EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA)
+_AXES = {'T': 'time points', 'Z': 'slices', 'Q': 'pages of unstated meaning', 'I': 'pages of unstated meaning'}
+
+_MICROMETRES = {'m': 1e6, 'cm': 1e4, 'mm': 1e3, 'nm': 1e-3, 'pm': 1e-6, 'Å': 1e-4, 'in': 25400.0, 'inch': 25400.0,
+                **dict.fromkeys(('um', 'µm', 'μm', 'micron', 'microns', 'micrometer', 'micrometre'), 1.0)}
+_PLAUSIBLE_MICROMETRES = (0.01, 10.0)
+
+AGAIN = 'copy or export it again'
+
+
+class Raster(NamedTuple):
+    """One image as it is stored, before any scaling.
+
+    Args:
+        values: (H, W, C) array of the colour samples, any dtype; alpha and other extra samples are left out.
+        kind: 'grey' (C = 1), 'palette' (C = 1, indices into `palette`), 'rgb' (C = 3) or 'channels' (C = 2 or 3).
+        bits: Bits of each stored sample, 1 to 64.
+        palette: (2 ** bits, 3) uint8 RGB, for 'palette' only.
+        white_is_zero: Whether grey values run from white to black.
+        lossy: Whether the compression may have changed values.
+    """
+
+    values: np.ndarray
+    kind: str
+    bits: int
+    palette: np.ndarray | None = None
+    white_is_zero: bool = False
+    lossy: bool = False
+
+
+@contextmanager
+def reading(path):
+    """Turn whatever goes wrong while `path` is read into a CellDataError that says what to do."""
+    try:
+        yield
+    except CellDataError:
+        raise
+    except FileNotFoundError as error:
+        raise CellDataError(path, 'does not exist', 'check the name and the folder') from error
+    except IsADirectoryError as error:
+        raise CellDataError(path, 'is a folder', 'name an image file') from error
+    except PermissionError as error:
+        raise CellDataError(path, 'may not be read', 'change its permissions') from error
+    except MemoryError as error:
+        raise CellDataError(path, 'does not fit into memory', 'cut it into tiles') from error
+    except Exception as error:
+        # Decoders raise anything at all on broken bytes; the reason helps, whatever its type.
+        reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
+        raise CellDataError(path, f'is damaged or of an unsupported form ({reason})', AGAIN) from error
+
+
+def read(path):
+    """Read the image with the most pixels among those of a TIFF file.
+
+    Args:
+        path (str | Path): The file.
+
+    Returns:
+        Raster: The stored samples and what they mean.
+
+    Raises:
+        CellDataError: If the file is damaged, truncated, a stack, has four channels or more, or a colour model other
+            than grey, palette, RGB or JPEG's YCbCr.
+    """
+    with reading(path), tifffile.TiffFile(path) as tif:
+        series = _largest_series(path, tif)
+        page = series.keyframe
+        channels = _channels(path, series)
+        _check_backed_by_bytes(path, tif, series)
+        values = series.asarray(maxworkers=1)
+        if values.shape != series.shape:
+            raise CellDataError(path, f'holds data of shape {values.shape}, not {series.shape} as it says', AGAIN)
+        values = np.moveaxis(values.reshape([_size(series, axis) for axis in channels.order]),
+                             [channels.order.index('Y'), channels.order.index('X')], [0, 1])
+        values = values.reshape(*values.shape[:2], -1)[..., :channels.count]
+        bits = page.bitspersample if isinstance(page.bitspersample, int) else 8 * values.itemsize
+        palette = _palette(path, page, values) if channels.kind == 'palette' else None
+        return Raster(values, channels.kind, bits, palette, page.photometric == PHOTOMETRIC.MINISWHITE,
+                      page.compression in (COMPRESSION.JPEG, COMPRESSION.OJPEG))
+
+
+def read_size(path):
+    """Height and width in pixels of what `read` would return, from the tags alone.
+
+    Raises:
+        CellDataError: If the file is no readable TIFF.
+    """
+    with reading(path), tifffile.TiffFile(path) as tif:
+        series = _largest_series(path, tif)
+        return _size(series, 'Y'), _size(series, 'X')
+
+
+def read_pixel_size(path):
+    """Micrometres for each pixel of what `read` would return, or None where the file does not tell.
+
+    In this order: OME-XML's PhysicalSizeX with its unit; ImageJ's resolution where its unit is a length; Aperio's MPP;
+    the resolution tags where their unit is the centimetre and 0.01 to 10 micrometres result. Resolutions by the inch are
+    left alone: 72, 96 or 300 dpi are set by programs that know nothing of the microscope.
+
+    Raises:
+        CellDataError: If the file is no readable TIFF.
+    """
+    with reading(path), tifffile.TiffFile(path) as tif:
+        series = _largest_series(path, tif)
+        page = series.keyframe
+        if tif.is_ome:
+            found = _ome_pixel_size(tif.ome_metadata, _size(series, 'X'))
+        elif tif.is_imagej:
+            unit = str((tif.imagej_metadata or {}).get('unit', '')).replace('\\u00B5', 'µ')
+            found = _MICROMETRES.get(unit, math.nan) * _pixel_length(page)
+        elif aperio := re.search(r'\bMPP\s*=\s*([\d.]+)', page.description):
+            found = _number(aperio[1])
+        else:
+            found = 1e4 * _pixel_length(page) if page.resolutionunit == tifffile.RESUNIT.CENTIMETER else math.nan
+            if not _PLAUSIBLE_MICROMETRES[0] <= found <= _PLAUSIBLE_MICROMETRES[1]:
+                return None
+        return found if 0 < found < math.inf else None
+
+
+def _size(series, axis):
+    return dict(zip(series.axes, series.shape, strict=True)).get(axis, 1)
+
+
+def _largest_series(path, tif):
+    """The series (or pyramid level) with most pixels; thumbnails, label and macro images of slides lose to it."""
+    found = [level for series in tif.series for level in series.levels
+             if not level.keyframe.is_mask and {'Y', 'X'} <= set(level.axes)]
+    areas = [_size(level, 'Y') * _size(level, 'X') for level in found]
+    if not found:
+        raise CellDataError(path, 'holds no image', AGAIN)
+    if max(areas) == 0 or 0 in found[np.argmax(areas)].shape:
+        raise CellDataError(path, 'holds an image of no pixels', AGAIN)
+    if areas.count(max(areas)) > 1:
+        raise CellDataError(path, f'holds {areas.count(max(areas))} images of the same size',
+                            'save the one that is meant as a file of its own')
+    return found[np.argmax(areas)]
+
+
+class _Channels(NamedTuple):
+    kind: str
+    count: int
+    order: str
+
+
+def _channels(path, series):
+    """What the samples of a series mean, by axes, photometric and extra-sample tags; refuses stacks."""
+    page = series.keyframe
+    order = ''.join(axis for axis, size in zip(series.axes, series.shape, strict=True) if size > 1 or axis in 'YX')
+    extra = [axis for axis in order if axis not in 'YXCS']
+    if extra:
+        meaning = ', '.join(f'{_size(series, axis)} {_AXES.get(axis, f"planes along {axis}")}' for axis in extra)
+        raise CellDataError(path, f'is a stack of {meaning}',
+                            'save one plane as a file of its own, or name the axes (such as CYX) when saving channels')
+    if order.count('C') + order.count('S') > 1:
+        raise CellDataError(path, 'holds several images of several samples each', 'save one as a file of its own')
+    stored = _size(series, 'C') * _size(series, 'S')
+    if page.photometric in (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR):
+        jpeg = page.compression in (COMPRESSION.JPEG, COMPRESSION.OJPEG)
+        if page.photometric == PHOTOMETRIC.YCBCR and not jpeg:
+            raise CellDataError(path, 'stores YCbCr colours without JPEG compression', 'save it as RGB')
+        if page.samplesperpixel < 3 or stored != page.samplesperpixel:
+            raise CellDataError(path, f'says RGB but has {page.samplesperpixel} samples', 'save it as RGB or grey')
+        return _Channels('rgb', 3, order)
+    if page.photometric == PHOTOMETRIC.PALETTE and stored == 1:
+        return _Channels('palette', 1, order)
+    if page.photometric not in _GREY:
+        name = getattr(page.photometric, 'name', page.photometric)
+        raise CellDataError(path, f'has the colour model {name}', 'save it as RGB or grey')
+    count = stored - sum(sample in _ALPHA for sample in page.extrasamples)
+    if not 1 <= count <= 3:
+        raise CellDataError(path, f'has {count} channels', 'save one to three channels, shown as red, green and blue')
+    return _Channels('grey' if count == 1 else 'channels', count, order)
+
+
+def _check_backed_by_bytes(path, tif, series):
+    """Refuse a file that ends before its data, or claims more pixels than its bytes can hold."""
+    page, end = series.keyframe, tif.filehandle.size
+    if any(p is None or p.parent is not tif for p in series.pages):
+        raise CellDataError(path, 'keeps parts of its image in other files', 'save it as one file')
+    if series.dtype is None or series.dtype.kind not in 'buif':
+        raise CellDataError(path, f'has the pixel type {series.dtype}', 'save it as integers or floats')
+    if series.dataoffset is not None:
+        if series.dataoffset + series.nbytes > end:
+            raise CellDataError(path, 'ends before its pixels do', AGAIN)
+        return
+    expansion = _MAX_EXPANSION.get(page.compression, _MAX_EXPANSION_OTHERS)
+    pixels = math.prod(page.chunked) * math.prod(page.chunks) if page.is_tiled else page.size
+    bits = page.bitspersample if isinstance(page.bitspersample, int) else max(page.bitspersample)
+    for one in series.pages:
+        offsets, counts = one.dataoffsets, one.databytecounts
+        needed = 1 if page.is_contiguous else math.prod(page.chunked)
+        if min(len(offsets), len(counts)) < needed or not all(offsets) or not all(counts):
+            raise CellDataError(path, 'lacks some of its strips or tiles', AGAIN)
+        if any(offset + count > end for offset, count in zip(offsets, counts, strict=False)):
+            raise CellDataError(path, 'ends before its pixels do', AGAIN)
+        if pixels * bits // 8 > expansion * sum(counts):
+            size = f'{page.imagelength} x {page.imagewidth}'
+            raise CellDataError(path, f'claims {size} pixels, more than its bytes can hold', AGAIN)
+
+
+def _palette(path, page, values):
+    colors = page.colormap
+    if colors is None or colors.ndim != 2 or colors.shape[0] != 3 or values.max() >= colors.shape[1]:
+        raise CellDataError(path, 'has no palette for all of its values', 'save it as RGB')
+    # The tag holds 16 bits a colour, but some writers store 8.
+    return (colors.T >> 8 if colors.max() > 255 else colors.T).astype(np.uint8)
+
+
+def _pixel_length(page):
+    """Length of a pixel in the resolution tags' unit; nan where unknown."""
+    numerator, denominator = page.tags.valueof('XResolution', default=(0, 0))
+    return denominator / numerator if numerator and denominator else math.nan
+
+
+def _ome_pixel_size(xml, width):
+    """PhysicalSizeX in micrometres of the first Pixels element as wide as the image that is read."""
+    for element in re.findall(r'<(?:\w+:)?Pixels\b[^>]*', xml or ''):
+        attributes = dict(re.findall(r'(\w+)\s*=\s*["\']([^"\']*)["\']', element))
+        if attributes.get('SizeX') == str(width):
+            # The schema's default unit.
+            unit = attributes.get('PhysicalSizeXUnit', 'µm').replace('&#181;', 'µ')
+            return _number(attributes.get('PhysicalSizeX')) * _MICROMETRES.get(unit, math.nan)
+    return math.nan
+
+
+def _number(text):
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return math.nan
