@@ -104,27 +104,44 @@ def _smooth(rng, shape, scale):
 def _tissue(rng, height, width):
     """Background: concentrations of haematoxylin and eosin, masks of white gaps and of epithelial nests, all (H, W)."""
     shape = height, width
-    fibres = _fibres(rng, shape)
+    angle = rng.uniform(0, np.pi)
+    fibres = _fibres(rng, shape, angle)
     haze = _smooth(rng, shape, rng.uniform(35, 60))
-    eosin = 0.42 + 0.12 * haze + 0.16 * fibres + 0.05 * _smooth(rng, shape, 4)
-    haematoxylin = 0.20 + 0.10 * _smooth(rng, shape, rng.uniform(25, 60)) + 0.05 * fibres
+    eosin = 0.42 + 0.12 * haze + 0.16 * fibres + 0.04 * _grain(rng, shape, 1.5)
+    haematoxylin = 0.22 + 0.13 * _smooth(rng, shape, rng.uniform(25, 60)) + 0.05 * fibres
     nest_field = _smooth(rng, shape, rng.uniform(35, 60))
     nests = nest_field > np.quantile(nest_field, rng.uniform(0.35, 0.6))
     cytoplasm = ndimage.gaussian_filter(nests.astype(float), 2.5)
-    grain = _smooth(rng, shape, 2.5)
-    eosin += cytoplasm * (0.42 + 0.07 * grain + 0.05 * haze - eosin)
-    haematoxylin += cytoplasm * (0.42 + 0.09 * grain + 0.10 * _smooth(rng, shape, 14) - haematoxylin)
+    eosin += cytoplasm * (0.45 + 0.06 * _grain(rng, shape, 1.3) + 0.05 * haze - eosin)
+    basophilia = 0.45 + 0.07 * _grain(rng, shape, 1.3) + 0.11 * _smooth(rng, shape, 12) + 0.08 * _smooth(rng, shape, 40)
+    haematoxylin += cytoplasm * (basophilia - haematoxylin)
     gap_field = _smooth(rng, shape, rng.uniform(14, 30)) + 0.4 * _smooth(rng, shape, 7)
     gaps = gap_field > np.quantile(gap_field, 1 - rng.uniform(0.02, 0.14))
+    _scatter_unlabelled(rng, (haematoxylin, eosin), angle, ~nests & ~gaps)
     for concentration, glass in (haematoxylin, 0.02), (eosin, 0.03):
         concentration += ndimage.gaussian_filter(gaps.astype(float), 0.9) * (glass - concentration)
     return np.maximum(haematoxylin, 0.02), np.maximum(eosin, 0.02), gaps, nests & ~gaps
 
 
-def _fibres(rng, shape):
-    """Wavy strands, float (H, W) of about unit variance: noise stretched along one direction, then bent."""
+def _scatter_unlabelled(rng, concentrations, angle, stroma):
+    """Paint what has no class into `stroma` (mask): fibroblasts along `angle`, blurred nuclei, red blood cells."""
+    nobody = np.zeros(stroma.shape, np.int32)
+    stroma = np.argwhere(stroma)
+    if not len(stroma):
+        return
+    places = stroma[rng.integers(len(stroma), size=int(len(stroma) * 1.5e-3) + 2)]
+    for place in places:
+        cell = _fibroblast(rng, angle + rng.normal(0, 0.35)) if rng.random() < 0.65 else _out_of_focus(rng)
+        _paint(cell, *place, nobody, 0, concentrations)
+    if rng.random() < 0.4:
+        flock = np.rint(places[0] + rng.normal(0, 14, (rng.integers(4, 14), 2))).astype(int)
+        for place in flock.clip(0, np.array(nobody.shape) - 1):
+            _paint(_red_cell(rng), *place, nobody, 0, concentrations)
+
+
+def _fibres(rng, shape, angle):
+    """Strands along `angle`, float (H, W) of about unit variance: noise stretched that way, then bent."""
     rows, cols = np.mgrid[:shape[0], :shape[1]].astype(float)
-    angle = rng.uniform(0, np.pi)
     along = cols * np.cos(angle) + rows * np.sin(angle) + 10 * _smooth(rng, shape, 50)
     across = rows * np.cos(angle) - cols * np.sin(angle) + 8 * _smooth(rng, shape, 40)
     noise = rng.normal(size=(256, 256))
@@ -132,9 +149,9 @@ def _fibres(rng, shape):
                for weight, thick, long in ((0.8, 2.2, 24), (0.9, 5.0, 50)))
 
 
-def _outline(rng, rows, cols, a, b, wobble, dent=0.0):
+def _outline(rng, rows, cols, a, b, wobble, turn=None, dent=0.0):
     """Distance to a wobbly ellipse (semi-axes `a`, `b`) in pixels along the ray from its centre, positive inside."""
-    angle = np.arctan2(rows, cols) - rng.uniform(0, 2 * np.pi)
+    angle = np.arctan2(rows, cols) - (rng.uniform(0, 2 * np.pi) if turn is None else turn)
     radius = a * b / np.hypot(b * np.cos(angle), a * np.sin(angle))
     factor = 1 - dent * np.exp(-((np.abs((angle + np.pi / 2) % (2 * np.pi) - np.pi) / 0.6) ** 2))
     for wave in (2, 3, 4, 5):
@@ -163,7 +180,7 @@ def _epithelial(rng):
     rows, cols = _grid(a * 1.3)
     distance = _outline(rng, rows, cols, a, b, 0.06)
     rim = np.exp(-((distance - 1.2) / 1.3) ** 2)
-    level = np.clip(rng.normal(0.80, 0.13), 0.5, 1.15)
+    level = np.clip(rng.normal(0.70, 0.13), 0.45, 1.05)
     haematoxylin = level * (1 + 0.20 * _grain(rng, rows.shape, 1.2) + 0.45 * rim)
     for _ in range(rng.integers(1, 3)):
         row, col = rng.uniform(-0.45, 0.45, 2) * b
@@ -222,9 +239,29 @@ def _macrophage(rng):
     return _Cell(distance, 0.95 * _cover(distance), haematoxylin, eosin)
 
 
+def _fibroblast(rng, angle):
+    rows, cols = _grid(15)
+    distance = _outline(rng, rows, cols, rng.uniform(9, 14), rng.uniform(1.9, 3), 0.05, angle)
+    haematoxylin = rng.uniform(0.9, 1.7) * (1 + 0.15 * _grain(rng, rows.shape, 1.2))
+    return _Cell(distance, _cover(distance), haematoxylin, np.full(rows.shape, 0.4))
+
+
+def _out_of_focus(rng):
+    rows, cols = _grid(18)
+    distance = _outline(rng, rows, cols, rng.uniform(6, 10), rng.uniform(5, 8), 0.1)
+    haematoxylin = np.full(rows.shape, rng.uniform(0.7, 1.2))
+    return _Cell(distance, 0.8 * _cover(distance, edge=9), haematoxylin, np.full(rows.shape, 0.4))
+
+
+def _red_cell(rng):
+    rows, cols = _grid(8)
+    distance = _outline(rng, rows, cols, rng.uniform(5, 6.5), rng.uniform(4.5, 6), 0.04)
+    return _Cell(distance, 0.9 * _cover(distance), np.full(rows.shape, 0.03), 1 - 0.03 * np.maximum(distance, 0))
+
+
 _CELLS = {'class1': _epithelial, 'class2': _lymphocyte, 'class3': _neutrophil, 'class4': _macrophage}
 # How often a new cell is set against one of its own class, and how often over the edge of one of another class.
-_CLUSTERED = {'class1': 0.2, 'class2': 0.2, 'class3': 0.0, 'class4': 0.0}
+_CLUSTERED = {'class1': 0.13, 'class2': 0.13, 'class3': 0.0, 'class4': 0.0}
 _OVERLAPPING = 0.05
 
 
@@ -266,7 +303,7 @@ def _place(rng, name, count, maps, concentrations, gaps, nests):
                 row, col = np.unravel_index(area[rng.integers(len(area))], gaps.shape)
             if _fits(cell, row, col, labels, others, beside, over):
                 centres.append((row, col))
-                _paint(cell, row, col, labels, len(centres), concentrations, translucent=over)
+                _paint(cell, row, col, labels, len(centres), concentrations, opacity=0.75 if over else 1)
                 break
     return len(centres)
 
@@ -289,12 +326,11 @@ def _fits(cell, row, col, labels, others, beside, over):
     return not (distance > -1)[foreign].any()
 
 
-def _paint(cell, row, col, labels, number, concentrations, translucent):
+def _paint(cell, row, col, labels, number, concentrations, opacity=1.0):
     image, patch = _windows(cell, row, col, labels.shape)
     free = labels[image] == 0
-    alpha = cell.alpha[patch] * free * (0.75 if translucent else 1)
     for concentration, colour in zip(concentrations, (cell.haematoxylin, cell.eosin), strict=True):
-        concentration[image] += alpha * (colour[patch] - concentration[image])
+        concentration[image] += opacity * free * cell.alpha[patch] * (colour[patch] - concentration[image])
     labels[image][free & (cell.distance[patch] > 0)] = number
 
 
@@ -329,7 +365,7 @@ def write_demo_data(root, train=80, test=20, seed=0):
     root = Path(root)
     if min(train, test, seed) < 0:
         raise UserError('the numbers of images and the seed must not be negative')
-    _claim(root, dict(train=train, test=test, seed=seed))
+    _claim(root, {'train': train, 'test': test, 'seed': seed})
     totals = dict.fromkeys(FREQUENCIES, 0)
     groups, records, annotations = [], [], []
     plans = _plan(np.random.default_rng([seed, 0]), train, test)
@@ -344,11 +380,13 @@ def write_demo_data(root, train=80, test=20, seed=0):
             _write_train(root / 'train' / key, image, maps)
             continue
         _write_image(root / 'test_release' / f'{key}.tif', image)
-        records.append(dict(file_name=f'{key}.tif', id=len(records) + 1, height=plan['height'], width=plan['width']))
+        records.append({'file_name': f'{key}.tif', 'id': len(records) + 1,
+                        'height': plan['height'], 'width': plan['width']})
         annotations += _annotations(maps, records[-1]['id'], len(annotations) + 1)
-    categories = [dict(id=number, name=name) for number, name in enumerate(FREQUENCIES, 1)]
+    categories = [{'id': number, 'name': name} for number, name in enumerate(FREQUENCIES, 1)]
     write_json(root / 'test_image_name_to_ids.json', records, indent=4)
-    write_json(root / 'test_groundtruth.json', dict(images=records, annotations=annotations, categories=categories))
+    write_json(root / 'test_groundtruth.json',
+               {'images': records, 'annotations': annotations, 'categories': categories})
     table = io.StringIO()
     csv.writer(table, lineterminator='\n').writerows([('id', 'group'), *groups])
     write_text(root / 'groups.csv', table.getvalue())
@@ -374,11 +412,11 @@ def _plan(rng, train, test):
     for count, split in ((train, 'train'), (test, 'test')):
         for number in range(count):
             if number % IMAGES_PER_GROUP == 0:
-                stain, share, density = random_stain(rng), rng.uniform(0.3, 0.7), rng.uniform(0.9, 1.15)
+                stain, share, density = random_stain(rng), rng.uniform(0.25, 0.75), rng.uniform(0.9, 1.15)
             height, width = (int(side) for side in np.exp(rng.normal(5.35, 0.3, 2)).clip(MIN_SIDE, MAX_SIDE))
-            plans.append(dict(height=height, width=width, group=f'{split}{number // IMAGES_PER_GROUP + 1:02d}',
-                              stain=stain, share=np.clip(share + rng.normal(0, 0.1), 0.1, 0.9),
-                              cells=CELLS_PER_PIXEL * density * height * width))
+            plans.append({'height': height, 'width': width, 'group': f'{split}{number // IMAGES_PER_GROUP + 1:02d}',
+                              'stain': stain, 'share': np.clip(share + rng.normal(0, 0.1), 0.1, 0.9),
+                              'cells': CELLS_PER_PIXEL * density * height * width})
     if train > 1:
         plans[int(rng.integers(train))]['cells'] = 0
     cells = np.array([plan['cells'] for plan in plans])
@@ -422,8 +460,8 @@ def _annotations(maps, image_id, first_id):
             continue
         ids = np.unique(labels[labels > 0])
         for rle in mask_util.encode(np.asfortranarray(labels[..., None] == ids, dtype=np.uint8)):
-            annotations.append(dict(
-                id=first_id + len(annotations), image_id=image_id, category_id=category, iscrowd=0,
-                area=float(mask_util.area(rle)), bbox=mask_util.toBbox(rle).tolist(),
-                segmentation=dict(size=list(labels.shape), counts=rle['counts'].decode())))
+            annotations.append({
+                'id': first_id + len(annotations), 'image_id': image_id, 'category_id': category, 'iscrowd': 0,
+                'area': float(mask_util.area(rle)), 'bbox': mask_util.toBbox(rle).tolist(),
+                'segmentation': {'size': list(labels.shape), 'counts': rle['counts'].decode()}})
     return annotations
