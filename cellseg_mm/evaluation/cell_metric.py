@@ -1,0 +1,163 @@
+"""Average precision of predicted cells, as an MMEngine metric."""
+import json
+import logging
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pycocotools.mask as mask_util
+from mmdet.registry import METRICS
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+
+from cellseg_mm.errors import CellDataError, UserError
+from cellseg_mm.evaluation.coco_ap import average_precision
+from cellseg_mm.io.files import write_json
+
+
+@METRICS.register_module()
+class CellMetric(BaseMetric):
+    """`average_precision` of masks, as `cells/AP50_dense`, `cells/AP50_cap100/<class>` and so on.
+
+    Args:
+        ann_file (str): The ground truth in COCO form.
+        max_dets (int): The dense cap: detections for each image and class.
+        results_file (str, optional): Where to write the detections, as a JSON list of COCO results.
+        **kwargs: `prefix`, `collect_device` and `collect_dir` of MMEngine's `BaseMetric`.
+    """
+
+    default_prefix = 'cells'
+
+    def __init__(self, ann_file, max_dets=1000, results_file=None, **kwargs):
+        super().__init__(**kwargs)
+        self.ann_file, self.max_dets, self.results_file = ann_file, max_dets, results_file
+
+    @cached_property
+    def ground_truth(self):
+        return read_annotations(self.ann_file)
+
+    def process(self, data_batch, data_samples):  # noqa: ARG002 (MMEngine's signature)
+        category_ids = match_categories(self.ground_truth, self.dataset_meta['classes'])
+        self.results.extend((sample['img_id'], coco_results(sample, category_ids)) for sample in data_samples)
+
+    def compute_metrics(self, results):
+        predicted = {image_id for image_id, _ in results}
+        missing = sum(image['id'] not in predicted for image in self.ground_truth['images'])
+        if missing:
+            print_log(f'{missing} of {len(self.ground_truth["images"])} images were not predicted: '
+                      'their cells count as missed', logger='current', level=logging.WARNING)
+        detections = [detection for _, of_image in results for detection in of_image]
+        if self.results_file:
+            write_json(self.results_file, detections)
+        return average_precision(self.ground_truth, detections, self.max_dets)
+
+
+def read_annotations(path):
+    """Read a file in COCO form.
+
+    Raises:
+        CellDataError: The file is missing or is not in COCO form.
+    """
+    remedy = 'run tools/prepare_data.py on the data folder'
+    try:
+        data = json.loads(Path(path).read_text(encoding='utf-8'))
+        missing = {'images', 'categories'} - data.keys()
+    except FileNotFoundError as error:
+        raise CellDataError(path, 'no such file', remedy) from error
+    except (ValueError, AttributeError) as error:
+        raise CellDataError(path, 'not a COCO annotation file', remedy) from error
+    if missing:
+        raise CellDataError(path, f'not a COCO annotation file: it lacks {" and ".join(sorted(missing))}', remedy)
+    return data
+
+
+def match_categories(annotations, classes):
+    """The category id of each label.
+
+    Args:
+        annotations (dict): COCO form.
+        classes (Sequence[str]): The model's classes, in the order of its labels.
+
+    Returns:
+        list[int]: One id a class.
+
+    Raises:
+        UserError: The file has other classes, or the same in another order.
+    """
+    categories = sorted(annotations['categories'], key=lambda category: category['id'])
+    names = [category['name'] for category in categories]
+    if names != list(classes):
+        raise UserError(f'the model has the classes {", ".join(classes)}, and the annotations have {", ".join(names)}: '
+                        'set `classes` in configs/_base_/cells.py, or run tools/prepare_data.py with --classes')
+    return [category['id'] for category in categories]
+
+
+def coco_results(sample, category_ids):
+    """The detections of one image as COCO results; those with an empty mask are left out.
+
+    Args:
+        sample (dict): A `DetDataSample` as dictionary: `img_id`, `ori_shape` (H, W) and `pred_instances` with `bboxes`
+            (N, 4) as x1, y1, x2, y2 in pixels, `scores` (N,), `labels` (N,) and `masks`, (N, H, W) of bool or N RLEs.
+        category_ids (list[int]): The category of each label.
+
+    Returns:
+        list[dict]: `image_id, category_id, bbox [x, y, w, h], score, segmentation` of plain Python values, the RLE with
+            its counts as text.
+
+    Raises:
+        UserError: No masks, masks of another size than the image, or a label without category.
+    """
+    predicted, (height, width) = sample['pred_instances'], sample['ori_shape'][:2]
+    if 'masks' not in predicted:
+        raise UserError('the model predicts boxes only: use a model with a mask head')
+    labels = _array(predicted['labels'])
+    if labels.size and not 0 <= labels.min() <= labels.max() < len(category_ids):
+        raise UserError(f'the model predicts label {labels.max()}, and there are {len(category_ids)} classes: '
+                        'use the configuration that the checkpoint was trained with')
+    masks = predicted['masks']
+    rles = [_text(rle) for rle in masks] if isinstance(masks, list) else [encode_mask(mask) for mask in _array(masks)]
+    boxes = _array(predicted['bboxes']).astype(float).reshape(-1, 4)
+    boxes[:, 2:] -= boxes[:, :2]
+    results = []
+    for box, score, label, rle in zip(boxes, _array(predicted['scores']), labels, rles, strict=True):
+        if rle['size'] != [height, width]:
+            raise UserError(f'a mask of {rle["size"]} pixels was predicted for image {sample["img_id"]} of '
+                            f'{[height, width]}: masks must be rescaled to the image (rescale=True)')
+        if mask_util.area(rle):
+            results.append({'image_id': int(sample['img_id']), 'category_id': category_ids[label],
+                            'bbox': box.round(2).tolist(), 'score': float(score), 'segmentation': rle})
+    return results
+
+
+def encode_mask(mask):
+    """RLE of one mask; the cost is that of its columns, not of the canvas.
+
+    Args:
+        mask (ndarray): (H, W) bool.
+
+    Returns:
+        dict: `size` [H, W] and `counts`, text.
+    """
+    height, width = mask.shape
+    columns = np.flatnonzero(mask.any(0))
+    first, last = (columns[0], columns[-1] + 1) if columns.size else (0, 0)
+    # COCO's RLE runs down the columns, beginning with a run of zeros.
+    pixels = np.zeros((last - first) * height + 2, bool)
+    pixels[1:-1] = mask[:, first:last].T.ravel()
+    edges = np.flatnonzero(pixels[1:] != pixels[:-1]) + first * height
+    counts = np.diff(edges[edges < height * width], prepend=0, append=height * width)
+    return _text(mask_util.frPyObjects({'size': [height, width], 'counts': counts.tolist()}, height, width))
+
+
+def _text(rle):
+    counts = rle['counts']
+    return {'size': [int(side) for side in rle['size']],
+            'counts': counts.decode('ascii') if isinstance(counts, bytes) else counts}
+
+
+def _array(values):
+    """To NumPy, which has no bfloat16."""
+    if not hasattr(values, 'detach'):
+        return np.asarray(values)
+    values = values.detach().cpu()
+    return (values.float() if values.is_floating_point() else values).numpy()
