@@ -1,0 +1,262 @@
+"""Instances drawn over their image, and images side by side under titles and a legend.
+
+An instance is a crop: a tuple (x, y, bitmap) of the column and row of its upper left pixel and its mask, uint8 of 0
+and 1, (h, w).
+"""
+import colorsys
+import re
+from collections import Counter, defaultdict
+from functools import cache
+from pathlib import Path
+
+import cv2
+import matplotlib as mpl
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from cellseg_mm.errors import CellDataError
+from cellseg_mm.io.image import read_image, write_image
+from cellseg_mm.progress import track
+
+# Okabe and Ito, 'Color Universal Design' (2008), https://jfly.uni-koeln.de/color/, without black; as RGB.
+_OKABE_ITO = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
+              (204, 121, 167))
+_GOLDEN_RATIO = 0.618034
+_FILL = 0.18
+_READABLE_SIDE = 1000
+_MAX_SCALE = 8
+_INK, _FAINT_INK = (34, 34, 34), (110, 110, 110)
+
+
+def class_colours(count):
+    """Colours of `count` classes: safe for colour-blind readers up to the seventh, generated and distinct beyond.
+
+    Returns:
+        list[tuple[int, int, int]]: BGR, 0 to 255.
+    """
+    colours = list(_OKABE_ITO[:count])
+    for index in range(len(colours), count):
+        # Steps of the golden ratio around the hue circle never come back to a hue already taken.
+        value = (1.0, 0.75, 0.5)[index % 3]
+        colours.append(tuple(round(255 * c) for c in colorsys.hsv_to_rgb(index * _GOLDEN_RATIO % 1, 0.9, value)))
+    return [colour[::-1] for colour in colours]
+
+
+def crop_of_rle(rle):
+    """Decode a COCO RLE within its own bounding box, at a cost that the image's size has no part in.
+
+    The text form is that of pycocotools' `maskApi.c`: numbers in groups of five bits, each from the fourth on as the
+    difference to the last but one.
+
+    Args:
+        rle (dict): `size` [height, width] and `counts`, as text, bytes or a list of run lengths.
+
+    Returns:
+        tuple[int, int, numpy.ndarray]: x, y, bitmap uint8 (h, w); an empty instance gives a bitmap of shape (0, 0).
+    """
+    ends = np.cumsum(_run_lengths(rle['counts']))
+    starts, ends = ends[:-1:2], ends[1::2]
+    starts, ends = starts[ends > starts], ends[ends > starts]
+    if not len(starts):
+        return 0, 0, np.zeros((0, 0), np.uint8)
+    height = rle['size'][0]
+    # Runs go down the columns; one that reaches over a column's end is cut there.
+    columns_over = (ends - 1) // height - starts // height + 1
+    nth = np.arange(columns_over.sum()) - np.repeat(np.cumsum(columns_over) - columns_over, columns_over)
+    columns = np.repeat(starts // height, columns_over) + nth
+    tops = np.maximum(np.repeat(starts, columns_over) - columns * height, 0)
+    bottoms = np.minimum(np.repeat(ends, columns_over) - columns * height, height)
+    x, y = columns[0], tops.min()
+    edges = np.zeros((columns[-1] - x + 1, bottoms.max() - y + 1), np.int8)
+    np.add.at(edges, (columns - x, tops - y), 1)
+    np.add.at(edges, (columns - x, bottoms - y), -1)
+    return int(x), int(y), np.cumsum(edges, axis=1, dtype=np.int8)[:, :-1].T.astype(np.uint8)
+
+
+def _run_lengths(counts):
+    if isinstance(counts, list):
+        return np.asarray(counts, np.int64)
+    groups = np.frombuffer(counts.encode() if isinstance(counts, str) else counts, np.uint8).astype(np.int64) - 48
+    last = groups & 0x20 == 0
+    first = np.flatnonzero(np.r_[True, last[:-1]][:len(groups)])
+    shift = 5 * (np.arange(len(groups)) - np.repeat(first, np.diff(np.r_[first, len(groups)])))
+    numbers = np.add.reduceat((groups & 0x1f) << shift, first) if len(groups) else groups
+    numbers -= np.where(groups[last] & 0x10, 1 << shift[last] + 5, 0)
+    numbers[1::2] = np.cumsum(numbers[1::2])
+    numbers[2::2] = np.cumsum(numbers[2::2])
+    return numbers
+
+
+def readable_scale(shape):
+    """The whole number by which to enlarge an image of this (height, width, ...) so that its cells can be seen."""
+    return int(np.clip(_READABLE_SIDE // max(shape[:2]), 1, _MAX_SCALE))
+
+
+def enlarge(image, scale):
+    """Enlarge an image by a whole number; 1 leaves it as it is."""
+    return image if scale == 1 else cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+
+
+def draw_instances(image, crops, labels, colours, scale=1):
+    """Outline each instance just inside its edge, so that touching ones stay apart, and tint it faintly.
+
+    Args:
+        image (numpy.ndarray): uint8 (H, W, 3) BGR; left as it is.
+        crops (list[tuple]): (x, y, bitmap) of each instance, in pixels of `image`.
+        labels (Sequence[int]): Index of each instance's class.
+        colours (list[tuple]): BGR of each class.
+        scale (int): Enlarge the image by this; outlines are drawn at the larger size.
+
+    Returns:
+        numpy.ndarray: uint8 (scale * H, scale * W, 3) BGR.
+    """
+    canvas = enlarge(image, scale).copy()
+    outlines = []
+    for (x, y, bitmap), label in zip(crops, labels, strict=True):
+        if not bitmap.size:
+            continue
+        mask, outline = _mask_and_outline(bitmap, scale)
+        x, y = x * scale, y * scale
+        region = canvas[y:y + mask.shape[0], x:x + mask.shape[1]]
+        region[mask] = region[mask] * (1 - _FILL) + np.multiply(colours[label], _FILL) + 0.5
+        outlines.append((region, outline, colours[label]))
+    for region, outline, colour in outlines:
+        region[outline] = colour
+    return canvas
+
+
+def _mask_and_outline(bitmap, scale):
+    mask = cv2.copyMakeBorder(np.ascontiguousarray(bitmap), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    if scale > 1:
+        # Half of the interpolated value is the smooth line through the stairs of the pixels.
+        mask = cv2.resize(mask * 255, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR) > 127
+    mask = mask.astype(np.uint8)
+    inside = cv2.erode(mask, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)), iterations=min(scale, 2))
+    inner = slice(scale, -scale)
+    return mask[inner, inner] > 0, (mask > inside)[inner, inner]
+
+
+def side_by_side(panels, legend=()):
+    """Put images beside each other on white, below each other where they are wide, with titles and a legend.
+
+    Args:
+        panels (list[tuple]): (title, image uint8 (H, W, 3) BGR) of each.
+        legend (list[tuple]): (text, BGR colour) of each entry, written in one line, or more if need be, at the foot.
+
+    Returns:
+        numpy.ndarray: uint8 (H, W, 3) BGR.
+    """
+    widths, heights = [image.shape[1] for _, image in panels], [image.shape[0] for _, image in panels]
+    stacked = max(widths) > 2 * max(heights)
+    # A wide picture will be looked at made smaller, so that its letters have to grow with it.
+    size = int(np.clip((max(widths) if stacked else sum(widths)) / 75, 15, 44))
+    font, bold, gap = _font('DejaVuSans', size), _font('DejaVuSans-Bold', size), size
+    cells = [max(width, int(np.ceil(bold.getlength(title)))) for width, (title, _) in zip(widths, panels, strict=True)]
+    entries = [int(np.ceil(font.getlength(text))) + 3 * size for text, _ in legend]
+    inner = max(max(cells) if stacked else sum(cells) + gap * (len(cells) - 1), *entries, 0)
+    places = _flow(entries, inner)
+
+    title_height, line_height = 2 * size, round(1.8 * size)
+    row_height = [title_height + height for height in heights]
+    body = sum(row_height) + gap * (len(panels) - 1) if stacked else max(row_height)
+    foot = gap // 2 + line_height * (places[-1][1] + 1) if places else 0
+    page = Image.new('RGB', (inner + 2 * gap, gap + body + foot + gap), 'white')
+    pen = ImageDraw.Draw(page)
+    x, y = gap, gap
+    for index, (title, image) in enumerate(panels):
+        pen.text((x, y + size / 2), title, _INK, bold, anchor='lm')
+        page.paste(Image.fromarray(np.ascontiguousarray(image[..., ::-1])), (x, y + title_height - size // 2))
+        x, y = (x, y + row_height[index] + gap) if stacked else (x + cells[index] + gap, y)
+    for (text, colour), (left, line) in zip(legend, places, strict=True):
+        x, y = left + gap, gap + body + gap // 2 + line * line_height
+        pen.rounded_rectangle((x, y, x + size, y + size), size / 5, colour[::-1], _FAINT_INK)
+        pen.text((x + 1.5 * size, y + size / 2), text, _INK, font, anchor='lm')
+    return np.asarray(page)[..., ::-1]
+
+
+def _flow(widths, limit):
+    """Left edge and line of each word when written in lines at most `limit` wide."""
+    places, x, line = [], 0, 0
+    for width in widths:
+        if x and x + width > limit:
+            x, line = 0, line + 1
+        places.append((x, line))
+        x += width
+    return places
+
+
+@cache
+def _font(name, size):
+    return ImageFont.truetype(str(Path(mpl.get_data_path(), 'fonts', 'ttf', f'{name}.ttf')), size)
+
+
+def count_of(number, noun):
+    """'1 cell', '2 cells'."""
+    return f'{number:,} {noun}' + 's' * (number != 1)
+
+
+def write_comparisons(ground_truth, results, image_root, out_dir, score_thr=0.5, limit=12):
+    """Write a PNG for each of the most telling images: image, ground truth (where there is any) and prediction.
+
+    Args:
+        ground_truth (dict): COCO: `images`, `annotations` with RLE, `categories`.
+        results (list[dict]): COCO results: image_id, category_id, score, segmentation RLE.
+        image_root (str | Path): The folder that file names are relative to.
+        out_dir (str | Path): Where to write; a file is named after its rank and its image.
+        score_thr (float): Predictions below this score are left out.
+        limit (int): How many images to write at most.
+
+    Returns:
+        list[Path]: The files written, the most telling first: those densest in each class from the rarest on, then
+        the densest ones.
+
+    Raises:
+        CellDataError: An image cannot be read, or is not of the size that its masks were made for.
+    """
+    classes = [category['name'] for category in ground_truth['categories']]
+    label_of = {category['id']: label for label, category in enumerate(ground_truth['categories'])}
+    colours = class_colours(len(classes))
+    true, found = defaultdict(list), defaultdict(list)
+    for annotation in ground_truth['annotations']:
+        true[annotation['image_id']].append(annotation)
+    for result in results:
+        if result['score'] >= score_thr:
+            found[result['image_id']].append(result)
+    sides, words = [(f'Prediction, score ≥ {score_thr:g}', found)], ['predicted']
+    if true:
+        sides, words = [('Ground truth', true), *sides], ['true', *words]
+    chosen = _most_telling(ground_truth['images'], true or found)[:limit]
+    paths = []
+    for rank, info in enumerate(track(chosen, 'drawing overlays', len(chosen)), 1):
+        path = Path(image_root, info['file_name'])
+        image = read_image(path)
+        if image.shape[:2] != (info['height'], info['width']):
+            raise CellDataError(path, f'is {image.shape[1]} x {image.shape[0]} pixels, its annotations are for '
+                                f'{info["width"]} x {info["height"]}', 'run tools/prepare_data.py again')
+        scale = readable_scale(image.shape)
+        panels, counts = [('Image', enlarge(image, scale))], []
+        for title, side in sides:
+            instances = side[info['id']]
+            labels = [label_of[instance['category_id']] for instance in instances]
+            crops = [crop_of_rle(instance['segmentation']) for instance in instances]
+            drawn = draw_instances(image, crops, labels, colours, scale)
+            panels.append((f'{title}: {count_of(len(crops), "cell")}', drawn))
+            counts.append(Counter(labels))
+        legend = []
+        for label, name in enumerate(classes):
+            numbers = ', '.join(f'{count[label]:,} {word}' for count, word in zip(counts, words, strict=True))
+            legend.append((f'{name}: {numbers}', colours[label]))
+        name = re.sub(r'[^\w.-]+', '_', str(Path(info['file_name']).with_suffix('')))
+        paths.append(Path(out_dir, f'{rank:02d}_{name}.png'))
+        write_image(paths[-1], side_by_side(panels, legend))
+    return paths
+
+
+def _most_telling(images, instances):
+    """Images by what they show: the densest in each class from the rarest on, then the densest; ties by name."""
+    counts = {info['id']: Counter(i['category_id'] for i in instances.get(info['id'], ())) for info in images}
+    by_density = sorted(images, key=lambda info: (-counts[info['id']].total(), info['file_name']))
+    totals = sum(counts.values(), Counter())
+    densest = [max(by_density, key=lambda info, c=category: counts[info['id']][c])
+               for category in sorted(totals, key=lambda c: (totals[c], c))]
+    return list({info['id']: info for info in densest + by_density}.values())

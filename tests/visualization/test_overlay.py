@@ -1,0 +1,188 @@
+import re
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from pycocotools import mask as coco_mask
+
+from cellseg_mm.errors import CellDataError
+from cellseg_mm.visualization import overlay
+
+CATEGORIES = [{'id': 1, 'name': 'common'}, {'id': 2, 'name': 'rare'}]
+RED, BLUE = (0, 0, 255), (255, 0, 0)
+
+
+def rle_of(mask):
+    rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {'size': rle['size'], 'counts': rle['counts'].decode()}
+
+
+def disk(shape, x, y, radius):
+    return cv2.circle(np.zeros(shape, np.uint8), (x, y), radius, 1, -1)
+
+
+def white(height, width):
+    return np.full((height, width, 3), 255, np.uint8)
+
+
+def assert_crop_is(crop, mask):
+    x, y, bitmap = crop
+    pasted = np.zeros_like(mask, np.uint8)
+    pasted[y:y + bitmap.shape[0], x:x + bitmap.shape[1]] = bitmap
+    np.testing.assert_array_equal(pasted, mask)
+    if mask.any():
+        assert (x, y, bitmap.shape[1], bitmap.shape[0]) == tuple(coco_mask.toBbox(rle_of(mask)))
+
+
+@settings(max_examples=300, deadline=None)
+@given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 1)))
+def test_a_cropped_rle_is_what_pycocotools_decodes(mask):
+    assert_crop_is(overlay.crop_of_rle(rle_of(mask)), mask)
+
+
+def test_long_runs_in_every_form_of_counts_decode_alike():
+    mask = np.zeros((3000, 2500), np.uint8)
+    mask[:, 700:1900] = 1
+    mask[2990:, 5:2400] = 1
+    rle = rle_of(mask)
+    flat = mask.ravel(order='F')
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    runs = np.diff(np.r_[0, edges, flat.size]).tolist()
+    for counts in (rle['counts'], rle['counts'].encode(), runs):
+        assert_crop_is(overlay.crop_of_rle({'size': rle['size'], 'counts': counts}), mask)
+
+
+def test_an_empty_instance_draws_nothing():
+    crop = overlay.crop_of_rle(rle_of(np.zeros((7, 5))))
+    assert crop[2].size == 0
+    assert (overlay.draw_instances(white(7, 5), [crop], [0], [RED]) == 255).all()
+
+
+def test_colours_of_any_number_of_classes_differ():
+    colours = overlay.class_colours(60)
+    assert len(set(colours)) == 60
+    assert overlay.class_colours(3) == colours[:3]
+    assert overlay.class_colours(0) == []
+
+
+@pytest.mark.parametrize('scale', [1, 2, 3, 8])
+def test_outline_lies_on_the_cell_and_leaves_its_inside_visible(scale):
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    before = image.copy()
+    mask = disk((40, 50), 20, 15, 10)
+    drawn = overlay.draw_instances(image, [overlay.crop_of_rle(rle_of(mask))], [0], [RED], scale)
+    np.testing.assert_array_equal(image, before)
+    assert drawn.shape == (40 * scale, 50 * scale, 3)
+    outline = (drawn == RED).all(axis=2)
+    large = cv2.resize(mask, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
+    assert outline.sum() >= 2 * np.pi * 9 * scale * 0.8
+    # Smoothing moves the outline by less than a pixel of the image.
+    assert not outline[cv2.dilate(large, np.ones((2 * scale - 1,) * 2)) == 0].any()
+    unpainted = overlay.enlarge(image, scale)
+    np.testing.assert_array_equal(drawn[:, 35 * scale:], unpainted[:, 35 * scale:])
+    centre = np.s_[13 * scale:18 * scale, 18 * scale:23 * scale]
+    change = np.abs(drawn[centre].astype(int) - unpainted[centre]).mean()
+    assert 0 < change < 40
+
+
+@pytest.mark.parametrize('scale', [1, 2, 4])
+def test_touching_cells_of_one_class_stay_two(scale):
+    crops = [(x, 2, np.ones((6, 6), np.uint8)) for x in (2, 8)]
+    drawn = overlay.draw_instances(white(10, 16), crops, [0, 0], [RED], scale)
+    outline = (drawn == RED).all(axis=2)
+    row = outline[5 * scale]
+    assert row[7 * scale:9 * scale].any()
+    assert not row[4 * scale:6 * scale].any()
+    assert not row[10 * scale:12 * scale].any()
+
+
+@pytest.mark.parametrize('scale', [1, 2, 5])
+def test_cells_of_one_pixel_and_at_the_border_are_seen(scale):
+    crops = [(0, 0, np.ones((1, 1), np.uint8)), (4, 1, np.ones((4, 1), np.uint8))]
+    drawn = overlay.draw_instances(white(5, 5), crops, [0, 1], [RED, BLUE], scale)
+    assert (drawn[:scale, :scale] == RED).all(axis=2).any()
+    assert (drawn[2 * scale:4 * scale, 4 * scale:] == BLUE).all(axis=2).any()
+
+
+def test_small_images_are_enlarged_and_large_ones_left_alone():
+    assert overlay.readable_scale((64, 64, 3)) == 8
+    assert overlay.readable_scale((397, 482, 3)) == 2
+    assert overlay.readable_scale((600, 1000, 3)) == 1
+    assert overlay.readable_scale((2160, 2160, 3)) == 1
+    image = white(3, 3)
+    assert overlay.enlarge(image, 1) is image
+
+
+@pytest.mark.parametrize('shape', [(60, 60), (40, 200), (300, 9), (1, 1)])
+def test_every_panel_is_shown_whole_whatever_its_shape(shape):
+    panels = [(f'A title longer than its panel {index}', np.full((*shape, 3), (10, 20, 100 + index), np.uint8))
+              for index in range(3)]
+    page = overlay.side_by_side(panels, [(f'a class with a long name {i}: 12 cells', RED) for i in range(9)])
+    for index in range(3):
+        ys, xs = np.nonzero((page == (10, 20, 100 + index)).all(axis=2))
+        assert len(ys) >= shape[0] * shape[1]
+        assert (page[ys.min():ys.min() + shape[0], xs.min():xs.min() + shape[1]] == (10, 20, 100 + index)).all()
+    border = np.concatenate([page[:8].ravel(), page[-8:].ravel(), page[:, :8].ravel(), page[:, -8:].ravel()])
+    assert (border == 255).all()
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """Three images: 'dense' with many common cells, 'rare' with one rare cell, 'empty'."""
+    images, annotations = [], []
+    for image_id, (name, cells) in enumerate([('train/empty/image.png', []),
+                                              ('train/rare/image.png', [(2, 20)]),
+                                              ('train/dense/image.png', [(1, 10), (1, 30), (1, 50)])], 1):
+        (tmp_path / name).parent.mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / name), white(40, 64))
+        images.append({'id': image_id, 'file_name': name, 'height': 40, 'width': 64})
+        annotations += [{'id': 10 * image_id + x, 'image_id': image_id, 'category_id': category,
+                         'segmentation': rle_of(disk((40, 64), x, 20, 8))} for category, x in cells]
+    return {'images': images, 'annotations': annotations, 'categories': CATEGORIES}
+
+
+def results_of(coco, score):
+    return [{key: a[key] for key in ('image_id', 'category_id', 'segmentation')} | {'score': score}
+            for a in coco['annotations']]
+
+
+def names(paths):
+    return [path.name for path in paths]
+
+
+def test_rare_classes_come_first_then_the_densest(coco, tmp_path):
+    paths = overlay.write_comparisons(coco, results_of(coco, 0.9), tmp_path, tmp_path / 'out')
+    assert names(paths) == ['01_train_rare_image.png', '02_train_dense_image.png', '03_train_empty_image.png']
+    assert sorted(names((tmp_path / 'out').iterdir())) == names(paths)
+    assert names(overlay.write_comparisons(coco, [], tmp_path, tmp_path / 'one', limit=1)) == names(paths)[:1]
+
+
+def test_the_same_call_writes_the_same_bytes(coco, tmp_path):
+    shuffled = coco | {'images': coco['images'][::-1]}
+    first = overlay.write_comparisons(coco, [], tmp_path, tmp_path / 'a')
+    second = overlay.write_comparisons(shuffled, [], tmp_path, tmp_path / 'b')
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_predictions_below_the_threshold_are_not_drawn(coco, tmp_path):
+    empty = overlay.write_comparisons(coco, [], tmp_path, tmp_path / 'a', score_thr=0.5)
+    low = overlay.write_comparisons(coco, results_of(coco, 0.4), tmp_path, tmp_path / 'b', score_thr=0.5)
+    high = overlay.write_comparisons(coco, results_of(coco, 0.5), tmp_path, tmp_path / 'c', score_thr=0.5)
+    assert low[0].read_bytes() == empty[0].read_bytes() != high[0].read_bytes()
+
+
+def test_images_without_ground_truth_show_their_predictions_alone(coco, tmp_path):
+    compared = overlay.write_comparisons(coco, results_of(coco, 0.9), tmp_path, tmp_path / 'a')
+    alone = overlay.write_comparisons(coco | {'annotations': []}, results_of(coco, 0.9), tmp_path, tmp_path / 'b')
+    assert names(alone) == names(compared)
+    assert cv2.imread(str(alone[0])).shape[1] < cv2.imread(str(compared[0])).shape[1]
+    assert len(overlay.write_comparisons(coco | {'annotations': []}, [], tmp_path, tmp_path / 'c')) == 3
+
+
+def test_an_image_of_another_size_than_its_masks_is_refused(coco, tmp_path):
+    cv2.imwrite(str(tmp_path / 'train/rare/image.png'), white(41, 64))
+    with pytest.raises(CellDataError, match=re.escape('is 64 x 41 pixels, its annotations are for 64 x 40')):
+        overlay.write_comparisons(coco, [], tmp_path, tmp_path / 'out')
