@@ -1,0 +1,255 @@
+"""Reading every file of a data set once: its cells, what is wrong with it, and what the whole looks like."""
+import hashlib
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import numpy as np
+from rich import box
+from rich.table import Table
+from skimage.measure import label as connected_components
+
+from cellseg_mm.datasets import annotations
+from cellseg_mm.datasets.splits import appearance_features
+from cellseg_mm.errors import CellDataError
+from cellseg_mm.io.image import read_image, read_label_map, read_pixel_size
+
+SMALL_AREA = 4  # pixels
+LARGE_AREA = 25  # times the median of the class: five times the usual diameter
+QUANTILES = (0, 5, 50, 95, 100)  # percent
+NAMED = 5  # files that a warning names
+
+
+@dataclass
+class Report:
+    """What one image holds.
+
+    Attributes:
+        key: The sample's key.
+        size: (height, width) in pixels.
+        mpp: Micrometres per pixel, or None where the file does not record it.
+        digest: Equal for images of equal pixels.
+        features: float64 (D,) of its appearance; None for a test image.
+        cells: N COCO annotations, `category` (the class's name) in place of ids.
+        touching: bool (N,), cells that have a cell of the same class among the eight neighbours of a pixel.
+        disconnected: bool (N,), cells of two parts or more; parts that meet at a corner are one.
+        overlapping: bool (N,), cells that share pixels with a cell of another class.
+        problems: Why the image cannot be used.
+        warnings: (kind, what) pairs that concern single cells.
+    """
+
+    key: str
+    size: tuple = (0, 0)
+    mpp: float | None = None
+    digest: bytes = b''
+    features: np.ndarray | None = None
+    cells: list = field(default_factory=list)
+    touching: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    disconnected: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    overlapping: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    problems: list = field(default_factory=list)
+    warnings: list = field(default_factory=list)
+
+
+def inspect(sample, classes):
+    """Read all files of a sample.
+
+    Args:
+        sample (Sample): The image and where its cells are.
+        classes (list[str]): The classes to look at; none for a test image.
+
+    Returns:
+        Report: With problems in place of an exception.
+    """
+    report = Report(sample.key)
+    try:
+        image = read_image(sample.image)
+        report.mpp = read_pixel_size(sample.image)
+        report.size = image.shape[:2]
+        report.digest = hashlib.blake2b(repr(image.shape).encode() + image.tobytes(), digest_size=16).digest()
+        if classes:
+            report.features = appearance_features(image)
+        if sample.size and sample.size != report.size:
+            raise CellDataError(sample.image, f'is of {report.size[0]} x {report.size[1]} pixels but said to be of '
+                                f'{sample.size[0]} x {sample.size[1]}', 'restore the image, or correct its entry')
+    except CellDataError as error:
+        report.problems.append(error)
+    size = report.size if report.digest else None
+    maps = []
+    for name in classes:
+        if name in sample.labels:
+            try:
+                _, labels = annotations.compact_label_map(read_label_map(sample.labels[name], size))
+            except CellDataError as error:
+                report.problems.append(error)
+                continue
+            maps.append((name, labels, annotations.encode_label_map(labels), False))
+        elif sample.annotations and size:
+            rles = _encode_all(sample, name, report)
+            labels, covered = annotations.paint(rles, *size)
+            maps.append((name, labels, rles, covered))
+    if not report.problems:
+        _describe(report, maps)
+    return report
+
+
+def _encode_all(sample, name, report):
+    rles = []
+    for annotation in sample.annotations:
+        if annotation['category'] == name:
+            where = f'{sample.image}: annotation {annotation["id"]}'
+            try:
+                rle = annotations.encode_segmentation(annotation['segmentation'], *report.size)
+            except ValueError as error:
+                report.problems.append(CellDataError(where, str(error), 'correct or remove the annotation'))
+                continue
+            if annotations.coco_mask.area(rle):
+                rles.append(rle)
+            else:
+                report.warnings.append(('annotations without a pixel, left out', where))
+    return rles
+
+
+def _describe(report, maps):
+    """Fill in the cells of a report and what is known of each; maps holds (class, labels, RLEs, overlapping)."""
+    owners = np.zeros(report.size, np.uint16)
+    for _, labels, _, _ in maps:
+        owners += labels > 0
+    touching, disconnected, overlapping = [], [], []
+    for name, labels, rles, covered in maps:
+        report.cells += [{'category': name, **cell} for cell in annotations.describe(rles)]
+        touching.append(touching_cells(labels, len(rles)) | covered)
+        disconnected.append(disconnected_cells(labels, len(rles)) & ~np.asarray(covered))
+        overlapping.append(_members(labels[owners > 1], len(rles)))
+    if maps:
+        report.touching, report.disconnected, report.overlapping = map(
+            np.concatenate, (touching, disconnected, overlapping))
+
+
+def touching_cells(labels, count):
+    """Cells that have another among the eight neighbours of a pixel.
+
+    Args:
+        labels (ndarray): int (H, W), cells 1..count, 0 is background.
+        count (int): How many cells there are.
+
+    Returns:
+        ndarray: bool (count,).
+    """
+    touching = np.zeros(count + 1, bool)
+    for a, b in ((labels[:, :-1], labels[:, 1:]), (labels[:-1], labels[1:]),
+                 (labels[:-1, :-1], labels[1:, 1:]), (labels[:-1, 1:], labels[1:, :-1])):
+        meet = (a != b) & (a > 0) & (b > 0)
+        touching[a[meet]] = touching[b[meet]] = True
+    return touching[1:]
+
+
+def disconnected_cells(labels, count):
+    """Cells of two parts or more; parts that meet at a corner are one.
+
+    Args:
+        labels (ndarray): int (H, W), cells 1..count, 0 is background.
+        count (int): How many cells there are.
+
+    Returns:
+        ndarray: bool (count,).
+    """
+    parts, number = connected_components(labels, background=0, return_num=True, connectivity=2)
+    owner = np.zeros(number + 1, np.int64)
+    owner[parts.ravel()] = labels.ravel()
+    return np.bincount(owner[1:], minlength=count + 1)[1:] > 1
+
+
+def _members(values, count):
+    members = np.zeros(count + 1, bool)
+    members[values] = True
+    return members[1:]
+
+
+def warn(train, test, classes):
+    """Sentences on what is odd but may be as meant.
+
+    Args:
+        train (list[Report]): Images with cells.
+        test (list[Report]): Images without.
+        classes (list[str]): Class names.
+
+    Returns:
+        list[str]: One for each kind, naming the first files.
+    """
+    found = defaultdict(list)
+    medians = {name: np.median(areas) for name, areas in _by_class(train, lambda cell: cell['area']).items()}
+    for report in train:
+        if not report.cells:
+            found['images without a cell'].append(report.key)
+        for cell in report.cells:
+            where = f'{report.key} {cell["category"]} at x {cell["bbox"][0]:.0f}, y {cell["bbox"][1]:.0f}'
+            if cell['area'] < SMALL_AREA:
+                found[f'cells under {SMALL_AREA} px'].append(where)
+            elif cell['area'] > LARGE_AREA * medians[cell['category']]:
+                found[f'suspiciously large cells, over {LARGE_AREA} times the median area of their class'].append(where)
+        for kind, where in report.warnings:
+            found[kind].append(where)
+    found['classes without a cell'] = [name for name in classes if name not in medians]
+    alike = defaultdict(list)
+    for report in (*train, *test):
+        alike[report.digest].append(report.key)
+    found['images that are equal, pixel for pixel'] = [' = '.join(keys) for keys in alike.values() if len(keys) > 1]
+    return [f'{len(what)} {kind}: {", ".join(what[:NAMED])}' + (', ...' if len(what) > NAMED else '')
+            for kind, what in found.items() if what]
+
+
+def _by_class(reports, value):
+    values = defaultdict(list)
+    for report in reports:
+        for cell in report.cells:
+            values[cell['category']].append(value(cell))
+    return values
+
+
+def summarise(train, validation, test, classes):
+    """Tables of what a data set holds.
+
+    Args:
+        train (list[Report]): All images with cells.
+        validation (ndarray): bool (N,), which of them are for validation.
+        test (list[Report]): Images without.
+        classes (list[str]): Class names.
+
+    Returns:
+        list[rich.table.Table]: Cells of each class; and quantiles of sizes.
+    """
+    counts = _table('cells', 'train', 'val', 'all', 'touching', 'in parts', 'overlapping')
+    cells = [(cell['category'], *facts) for report, side in zip(train, validation, strict=True)
+             for cell, *facts in zip(report.cells, np.full(len(report.cells), side), report.touching,
+                                     report.disconnected, report.overlapping, strict=True)]
+    for title, names in (*((name, [name]) for name in classes), ('all classes', classes)):
+        facts = np.array([facts for name, *facts in cells if name in names], int).reshape(-1, 4)
+        side, touching, disconnected, overlapping = facts.sum(0)
+        counts.add_row(title, str(len(facts) - side), str(side), str(len(facts)),
+                       f'{100 * touching / max(1, len(facts)):.1f}%', str(disconnected), str(overlapping))
+    counts.add_row('images', str(np.sum(~validation)), str(np.sum(validation)), str(len(train)), '', '', '',
+                   end_section=True)
+    counts.caption = ('touching: a cell of the same class is one of the eight neighbours of a pixel; overlapping: '
+                      'shares pixels with a cell of another class')
+
+    quantiles = _table('', *(f'{q}%' if 0 < q < 100 else {0: 'least', 100: 'most'}[q] for q in QUANTILES))
+    cells = [cell for report in train for cell in report.cells]
+    sizes = [report.size for report in (*train, *test)]
+    for name, values in (('longest side of a cell, px', [max(cell['bbox'][2:]) for cell in cells]),
+                         ('area of a cell, px', [cell['area'] for cell in cells]),
+                         ('cells in an image', [len(report.cells) for report in train]),
+                         ('cells in 100 x 100 px',
+                          [1e4 * len(report.cells) / np.prod(report.size) for report in train]),
+                         ('longest side of an image, px', [max(size) for size in sizes])):
+        if values:
+            quantiles.add_row(name, *(f'{value:.3g}' if value < 100 else f'{value:.0f}'
+                                      for value in np.percentile(values, QUANTILES)))
+    return [counts, quantiles]
+
+
+def _table(first, *others):
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption_justify='left')
+    table.add_column(first, overflow='fold')
+    for name in others:
+        table.add_column(name, justify='right')
+    return table

@@ -1,0 +1,279 @@
+"""From files as they are to COCO annotations, split for training: everything is checked before anything is written."""
+import csv
+import json
+import multiprocessing
+import os
+import re
+import signal
+import threading
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+
+import numpy as np
+
+from cellseg_mm.datasets import audit, layouts, splits
+from cellseg_mm.errors import CellDataError, UserError
+from cellseg_mm.io.files import atomic_path
+from cellseg_mm.progress import track
+
+OUR_FILES = re.compile(r'(train|val|test|fold\d+_(train|val))\.json|\.\w+\.\d+\.partial\.json')
+
+
+class AuditError(UserError):
+    """All that is wrong with a data set.
+
+    Attributes:
+        problems: The single errors, one line each.
+    """
+
+    def __init__(self, problems):
+        super().__init__(f'{len(problems)} problems, the first: {problems[0]}')
+        self.problems = problems
+
+
+@dataclass
+class Prepared:
+    """What was written and what there is to say about it.
+
+    Attributes:
+        files: Paths of the annotation files.
+        classes: Class names in order.
+        tables: Summary, as rich tables.
+        grouping: How images were grouped for the split, in words.
+        pixel_sizes: What is known of them, in words.
+        warnings: Sentences.
+    """
+
+    files: list
+    classes: list
+    tables: list
+    grouping: str
+    pixel_sizes: str
+    warnings: list = field(default_factory=list)
+
+
+def prepare(root, *, images=None, labels=None, coco=None, classes=None, groups=None, mpp=None, val_fraction=0.15,
+            folds=5, seed=0, workers=None):
+    """Audit a data set and write `root/annotations/{train,val,test,fold<k>_train,fold<k>_val}.json`.
+
+    Args:
+        root (Path): Holds `train` in the course's layout, and `test_release` if any; `annotations` goes there.
+        images (Path | None): Folder of images, with `labels` or `coco` in place of `root/train`.
+        labels (Path | None): Folder of label maps of one class.
+        coco (Path | None): COCO JSON file.
+        classes (list[str] | None): Classes to keep, in order; None for all that there are.
+        groups (Path | None): CSV file of image and group; None to group by appearance.
+        mpp (float | None): Micrometres per pixel of images that do not record it.
+        val_fraction (float): Share of the images to validate on.
+        folds (int): Folds of cross-validation; 0 for none.
+        seed (int): The same seed gives the same files.
+        workers (int | None): Processes; None for one a core.
+
+    Returns:
+        Prepared: The files and a summary.
+
+    Raises:
+        AuditError: Names all problems of all files; nothing has been written then.
+        UserError: If the files are not where they should be, or a worker process died.
+    """
+    if not root.is_dir():
+        raise UserError(f'{root}: there is no such folder; name the one that holds the data set')
+    layout = _find(root, images, labels, coco, classes)
+    keys = [sample.key for sample in layout.train]
+    csv_groups = groups and _read_groups(groups, keys, [sample.key for sample in layout.test], layout.problems)
+    samples = [(sample, layout.classes) for sample in layout.train] + [(sample, []) for sample in layout.test]
+    reports = _inspect_all(samples, workers or os.cpu_count())
+    if problems := layout.problems + [problem for report in reports for problem in report.problems]:
+        raise AuditError(problems)
+    train, test = reports[:len(layout.train)], reports[len(layout.train):]
+
+    warnings = layout.warnings + audit.warn(train, test, layout.classes)
+    counts = np.array([[Counter(cell['category'] for cell in report.cells)[name] for name in layout.classes]
+                       for report in train])
+    if groups:
+        names, how = [csv_groups[key] for key in keys], f'the groups of {groups.name}'
+    else:
+        names = [f'look{group}' for group in splits.group_by_appearance([report.features for report in train])]
+        how = 'groups of like appearance'
+    validation, fold = _split(names, counts, layout.classes, val_fraction, folds, seed, warnings)
+    grouping = f'{len(set(names))} {how}'
+
+    info = {'classes': layout.classes, 'grouping': grouping, 'val_fraction': val_fraction, 'seed': seed}
+    parts = {'train': ~validation, 'val': validation}
+    for k in range(fold.max(initial=-1) + 1):
+        parts |= {f'fold{k}_train': fold != k, f'fold{k}_val': fold == k}
+    train_images = [_image(root, number, sample, report, mpp, group) for number, (sample, report, group) in enumerate(
+        zip(layout.train, train, names, strict=True), 1)]
+    cells = _cells(train, layout.classes)
+    categories = [{'id': number, 'name': name} for number, name in enumerate(layout.classes, 1)]
+    files = {name: {'info': {'split': name, **info}, 'images': _chosen(train_images, chosen),
+                    'annotations': list(chain(*_chosen(cells, chosen))), 'categories': categories}
+             for name, chosen in parts.items()}
+    if test:
+        files['test'] = {'info': {'split': 'test', **info}, 'annotations': [], 'categories': categories, 'images': [
+            _image(root, sample.id, sample, report, mpp, (csv_groups or {}).get(sample.key))
+            for sample, report in zip(layout.test, test, strict=True)]}
+    paths = _write(root / 'annotations', files)
+    return Prepared(paths, layout.classes, audit.summarise(train, validation, test, layout.classes), grouping,
+                    _pixel_sizes(reports, mpp), warnings)
+
+
+def _find(root, images, labels, coco, classes):
+    if coco:
+        if coco.resolve().parent == (root / 'annotations').resolve() and OUR_FILES.fullmatch(coco.name):
+            raise UserError(f'{coco}: would be overwritten; move it to another folder')
+        layout = layouts.find_coco(coco, images)
+    elif images:
+        if classes and len(classes) > 1:
+            raise UserError('--classes: label maps beside a folder of images are of one class; name one')
+        layout = layouts.find_pairs(images, labels, *(classes or ['cell']))
+    else:
+        layout = layouts.find_course(root)
+    if classes:
+        layout.choose_classes(classes)
+    if not layout.train and not layout.problems:
+        raise UserError(f'{images or coco or root / "train"}: there are no images; put them in train/<id>/image.tif '
+                        'with <class>.tif beside them, or name folders by --images and --labels, or a file by --coco')
+    if not layout.classes and not layout.problems:
+        raise UserError(f'{coco or root / "train"}: there are no classes; put label maps beside the images')
+    layout.test, problems = layouts.find_test(root)
+    layout.problems += problems
+    return layout
+
+
+def _read_groups(path, train, test, problems):
+    """Group of each image by its key; reports images that the file does not know and the other way round."""
+    try:
+        rows = [[value.strip() for value in row] for row in csv.reader(path.read_text('utf-8-sig').splitlines()) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CellDataError(path, f'cannot be read ({error})', 'name a CSV file with the columns id,group') from None
+    if any(len(row) < 2 or not row[1] for row in rows):
+        raise CellDataError(path, 'has a row without two columns', 'give each row an id and a group')
+    rows = rows[0 if rows and rows[0][0] in train else 1:]
+    groups = dict(row[:2] for row in rows)
+    for what, keys, remedy in (
+            ('names no group for', [key for key in train if key not in groups], 'add them'),
+            ('knows images that are not there:', sorted(groups.keys() - {*train, *test}), 'remove or correct them'),
+            ('names twice', [key for key, n in Counter(row[0] for row in rows).items() if n > 1], 'keep one row each')):
+        if keys:
+            problems.append(CellDataError(path, f'{what} {", ".join(keys)}', remedy))
+    return groups
+
+
+def _inspect_all(samples, workers):
+    """Reports of (sample, classes) pairs, in their order."""
+    workers = min(workers, len(samples))
+    if workers < 2:
+        return list(track(map(_inspect, samples), 'reading images', len(samples)))
+    with _pool(workers) as pool:
+        # Large images are not known beforehand, so images are handed out one by one.
+        return list(track(pool.map(_inspect, samples), 'reading images', len(samples)))
+
+
+def _inspect(pair):
+    return audit.inspect(*pair)
+
+
+@contextmanager
+def _pool(workers):
+    """Processes that end with this one, however it ends."""
+    # A started process, unlike a forked one, inherits no lock that a thread of this one holds. It inherits that
+    # interrupts are ignored, which leaves Ctrl-C to this process.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _end_with_parent)
+    try:
+        pool.submit(os.getpid)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    try:
+        yield pool
+    except BrokenProcessPool:
+        raise UserError('a worker process died, perhaps for lack of memory: try again with --workers 1') from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent():
+    def wait():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _split(names, counts, classes, val_fraction, folds, seed, warnings):
+    """Which images are for validation, bool (N,), and the fold of each, int (N,), -1 where there are none."""
+    groups = np.unique(names, return_inverse=True)[1]
+    if len(names) == 1:
+        warnings.append('there is one image: it is used for training and for validation, so the scores will flatter')
+        return np.array([True]), np.array([-1])
+    if groups.max() == 0:
+        warnings.append('all images are of one group: they are split one by one, so the scores may flatter')
+        groups = np.arange(len(names))
+    validation = splits.split_groups(groups, counts, val_fraction, seed)
+    for name, count in zip(classes, counts.T, strict=True):
+        where = count > 0
+        if where.any() and (where & validation).any() == (where & ~validation).any():
+            continue
+        side = 'validation' if (where & ~validation).any() else 'training'
+        if where.any():
+            why = 'it occurs in one group only' if len(set(groups[where])) == 1 else 'the groups allow no other split'
+            warnings.append(f'{name}: not in the {side} images, since {why}')
+    possible = min(folds, groups.max() + 1)
+    if possible < folds:
+        warnings.append(f'{possible} folds instead of {folds}, since there are only {possible} groups')
+    fold = splits.fold_groups(groups, counts, possible, seed) if possible > 1 else np.full(len(names), -1)
+    return validation, fold
+
+
+def _image(root, number, sample, report, mpp, group):
+    path = sample.image.absolute()
+    root = root.absolute()
+    image = {'id': number, 'file_name': path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path),
+             'height': report.size[0], 'width': report.size[1]}
+    if group:
+        image['group'] = group
+    if report.mpp or mpp:
+        image['mpp'] = report.mpp or mpp
+    return image
+
+
+def _cells(reports, classes):
+    """For each image a list of its annotations, with ids that run on over all images."""
+    category_ids = {name: number for number, name in enumerate(classes, 1)}
+    number, cells = 0, []
+    for image_id, report in enumerate(reports, 1):
+        cells.append([])
+        for cell in report.cells:
+            number += 1
+            cells[-1].append({'id': number, 'image_id': image_id, 'category_id': category_ids[cell['category']],
+                              **{name: value for name, value in cell.items() if name != 'category'}})
+    return cells
+
+
+def _chosen(items, chosen):
+    return [item for item, take in zip(items, chosen, strict=True) if take]
+
+
+def _write(folder, files):
+    """Write all files or, when one fails, none; then remove what an earlier run left. Returns their paths."""
+    with ExitStack() as stack:
+        for name, data in files.items():
+            partial_path = stack.enter_context(atomic_path(folder / f'{name}.json'))
+            partial_path.write_text(json.dumps(data), encoding='utf-8')
+    paths = [folder / f'{name}.json' for name in files]
+    for path in folder.iterdir():
+        if path not in paths and OUR_FILES.fullmatch(path.name):
+            path.unlink()
+    return paths
+
+
+def _pixel_sizes(reports, mpp):
+    known = sum(report.mpp is not None for report in reports)
+    if mpp and known < len(reports):
+        return f'recorded in {known} of {len(reports)} images, {mpp:g} micrometres per pixel in the others (--mpp)'
+    return f'recorded in {known} of {len(reports)} images' + (
+        '' if known == len(reports) else '; give it by --mpp if you know it')
