@@ -1,7 +1,6 @@
 """Splits that keep look-alike images together: the crops of one patient belong on one side, or validation flatters."""
 import numpy as np
 from scipy.cluster.hierarchy import linkage
-from skimage.color import rgb2lab
 
 from cellseg_mm.errors import UserError
 
@@ -9,17 +8,17 @@ SAMPLED_PIXELS = 128 * 128
 GLASS = 0.05  # mean optical density of H&E tissue lies above, of bare glass below
 DARKNESS = np.array([0.15, 0.3, 0.45, 0.6])  # mean optical densities, from pale cytoplasm to dark nuclei
 PARTS = 5  # features are those of the whole image and of its quarters
-LARGEST_GROUP = 0.2  # share of the images: five folds, and a validation share of 15%, can still be made
+LARGEST_GROUP = 0.15  # share of the images: a usual validation share, and small enough for five folds
 RESTARTS, PAIRS, STATES = 6, 20_000, 20_000
 
 
 def appearance_features(image):
     """Statistics of colour and stain that crops of one slide share, whatever their size and content.
 
-    Of what is darker than glass (of all where nothing is): percentiles of the optical density of each colour and of CIE
-    Lab, and the stain's hue, which is each colour's share of the optical density, at fixed darkness. All this for the
-    whole image and for its four quarters, whose differences show how far mere content sways each statistic. Large
-    images are sampled on a regular grid.
+    Of what is darker than glass (of everything where nothing is): percentiles of each colour's optical density, and the
+    stain's hue, which is each colour's share of the optical density, at fixed darkness. All this for the whole image
+    and for its four quarters, whose differences show how far mere content sways each statistic. Large images are
+    sampled on a regular grid. Optical density as in Ruifrok & Johnston 2001.
 
     Args:
         image (ndarray): uint8 (H, W, 3), BGR, of at least one pixel.
@@ -28,26 +27,25 @@ def appearance_features(image):
         ndarray: float64 (D,), always finite; D is the same for every image.
     """
     step = max(1, int(np.ceil(np.sqrt(image.shape[0] * image.shape[1] / SAMPLED_PIXELS))))
-    rgb = image[::step, ::step, ::-1]
-    density = -np.log10((rgb + 1.0) / 256)  # Beer-Lambert, in the terms of Ruifrok & Johnston 2001
-    pixels = np.concatenate([density, rgb2lab(rgb) / 50], axis=2)
-    row, col = pixels.shape[0] // 2, pixels.shape[1] // 2
-    quarters = [pixels[rows, cols] for rows in (slice(max(1, row)), slice(row, None))
+    density = -np.log10((image[::step, ::step] + 1.0) / 256)
+    row, col = density.shape[0] // 2, density.shape[1] // 2
+    quarters = [density[rows, cols] for rows in (slice(max(1, row)), slice(row, None))
                 for cols in (slice(max(1, col)), slice(col, None))]
-    return np.concatenate([_stain_statistics(part.reshape(-1, 6)) for part in (pixels, *quarters)])
+    return np.concatenate([_stain_statistics(part.reshape(-1, 3)) for part in (density, *quarters)])
 
 
-def _stain_statistics(pixels):
-    """Statistics (38,) of pixels (M, 6) of three optical densities and three Lab values."""
-    tissue = pixels[:, :3].mean(1) > GLASS
+def _stain_statistics(density):
+    """Statistics (23,) of the optical densities (M, 3) of pixels."""
+    tissue = density.mean(1) > GLASS
     if tissue.any():
-        pixels = pixels[tissue]
-    density = pixels[:, :3] + 1e-3
-    hue = (density / density.sum(1, keepdims=True))[:, :2]
+        density = density[tissue]
+    percentiles = np.percentile(density, (5, 25, 50, 75, 95), axis=0)
+    # The offset gives white, which has no hue, the hue of grey.
+    hue = ((density + 1e-3) / (density + 1e-3).sum(1, keepdims=True))[:, :2]
     near = np.exp(-((density.mean(1) - DARKNESS[:, None]) / 0.1) ** 2)
     # Few pixels of a darkness say little of its hue: 20 more of the mean hue steady it.
     hues = (near @ hue + 20 * hue.mean(0)) / (near.sum(1, keepdims=True) + 20)
-    return np.concatenate([np.percentile(pixels, (5, 25, 50, 75, 95), axis=0).ravel(), hues.ravel()])
+    return np.concatenate([percentiles.ravel(), hues.ravel()])
 
 
 def group_by_appearance(features):
@@ -55,8 +53,8 @@ def group_by_appearance(features):
 
     Distances are counted in units of how much the statistics vary between the quarters of one image, all images pooled:
     that is content, not slide. The tree is then cut as high as it can be while no group holds more than
-    `LARGEST_GROUP` of the images: a cut through a patient leaks, so there are as few groups as a split needs. Images with equal
-    features are never parted.
+    `LARGEST_GROUP` of the images: a cut through a patient leaks, so there are as few groups as a split needs. Images
+    with equal features are never parted, however many they are.
 
     Args:
         features (ndarray): float (N, D), a row of `appearance_features` for each image.
@@ -102,12 +100,13 @@ def split_groups(groups, class_counts, fraction, seed):
     """Choose whole groups for validation.
 
     Each class that occurs in two groups or more occurs on both sides, wherever all such classes can at once; where they
-    cannot, as many as possible do, the classes with fewer cells before the others. (The search for this is exact up to
-    50,000 distinct states, which ten classes seldom need.) Among such splits one is searched whose shares of images
-    and of each class's cells are close to `fraction`.
+    cannot, as many as possible do, and of equally many those with fewer cells. (The search for this is exact up to
+    20,000 states, which only dozens of classes with few groups exceed.) Among such splits, a local search looks for
+    one whose shares of images and of each class's cells are close to `fraction`: it minimises the sum of squared
+    relative deviations on both sides. With few groups one split is best, and all seeds find it.
 
     Args:
-        groups (ndarray): int (N,), the group of each image.
+        groups (ndarray): (N,), the number or name of the group of each image.
         class_counts (ndarray): int (N, K), the cells of each class in each image.
         fraction (float): Share of the images to validate on, between 0 and 1.
         seed (int): The same seed gives the same split, in whatever order the images come.
@@ -124,14 +123,18 @@ def split_groups(groups, class_counts, fraction, seed):
     if len(weights) < 2:
         raise UserError('all images belong to one group, which cannot be split: add images of another patient, '
                         'or name groups of your own in a CSV file')
-    return _assign(weights, np.array([1 - fraction, fraction]), seed, _both_sides(weights))[members] == 1
+    targets, present = np.array([1 - fraction, fraction]), weights > 0
+    side = _assign(weights, targets, seed, np.arange(len(weights)) % 2)
+    if not (present[side == 0].any(0) & present[side == 1].any(0) | (present.sum(0) < 2)).all():
+        side = _assign(weights, targets, seed, _both_sides(weights))
+    return side[members] == 1
 
 
 def fold_groups(groups, class_counts, folds, seed):
     """Deal whole groups out over folds of like size, with each class's cells spread as evenly as the groups allow.
 
     Args:
-        groups (ndarray): int (N,), the group of each image.
+        groups (ndarray): (N,), the number or name of the group of each image.
         class_counts (ndarray): int (N, K), the cells of each class in each image.
         folds (int): How many folds, two or more.
         seed (int): The same seed gives the same folds, in whatever order the images come.
@@ -153,7 +156,7 @@ def fold_groups(groups, class_counts, folds, seed):
 def _group_weights(groups, class_counts):
     """Images and cells of each class in each group, (G, 1 + K), sorted; and each image's row in it, (N,)."""
     _, members = np.unique(groups, return_inverse=True)
-    counts = np.column_stack([np.ones(len(members), np.int64), np.reshape(class_counts, (len(members), -1))])
+    counts = np.column_stack([np.ones(len(members), np.int64), np.asarray(class_counts, np.int64)])
     weights = np.zeros((members.max(initial=-1) + 1, counts.shape[1]), np.int64)
     np.add.at(weights, members, counts)
     # Groups are known by what they hold, not by their number, which changes with the order of the images.
@@ -162,10 +165,10 @@ def _group_weights(groups, class_counts):
 
 
 def _priority(weights):
-    """What it is worth to have a class on all sides: about 1, rare classes a little more; images, the most."""
+    """Worth of images (first, most) and of each class in a part; no class outweighs two others, rare ones win ties."""
     cells = weights[:, 1:].sum(0)
     rank = np.argsort(np.argsort(-cells, kind='stable'), kind='stable')
-    return np.concatenate([[2 * len(cells) + 2], 1 + rank / max(1, len(cells)) ** 2])
+    return np.concatenate([[3 * (len(cells) + 1) ** 3], (len(cells) + 1) ** 2 + rank])
 
 
 def _both_sides(weights):
@@ -206,11 +209,13 @@ def _both_sides(weights):
 def _assign(weights, targets, seed, start):
     """Local search for the part (0..P-1) of each group.
 
+    Coverage, that no part lacks what another can spare, comes before balance.
+
     Args:
-        weights (ndarray): int (G, C), what each group holds of what is to be shared out.
+        weights (ndarray): int (G, C), images and cells of each class in each group.
         targets (ndarray): float (P,), the share that each part should have; they add up to 1.
         seed (int): Seeds the starts and the choice among moves.
-        start (ndarray): int (G,), parts that leave none empty; the result lacks nothing in any part that this has.
+        start (ndarray): int (G,), parts to start from; the result covers at least as much.
 
     Returns:
         ndarray: int64 (G,), the best parts found.
@@ -221,14 +226,14 @@ def _assign(weights, targets, seed, start):
     present = np.vstack([weights > 0, np.zeros(weights.shape[1], bool)]).astype(np.int64)
     shares = np.vstack([weights / np.maximum(weights.sum(0), 1), np.zeros(weights.shape[1])])
     priority = _priority(weights)
-    # Whatever is the best for balance must not outweigh coverage: the deviations add up to less than this.
-    priority = priority * 2 * weights.shape[1] * parts / targets.min() ** 2
 
-    def cost(share, number, part):
-        deviation = ((share - targets[part][:, None]) / targets[part][:, None]) ** 2
-        return (deviation + priority * (number == 0)).sum(1)
+    def missing(number):
+        return (number == 0) @ priority
 
-    best, best_cost = None, np.inf
+    def deviation(share, part):
+        return ((share / targets[part][:, None] - 1) ** 2).sum(1)
+
+    best, best_cost = None, (np.inf, np.inf)
     for attempt in range(RESTARTS):
         part = start.copy() if attempt == 0 else rng.choice(parts, len(start), p=targets)
         total = np.stack([shares[:-1][part == p].sum(0) for p in range(parts)])
@@ -237,22 +242,23 @@ def _assign(weights, targets, seed, start):
             first, second, target = _moves(part, parts, rng)
             source = part[first]
             share, held = shares[first] - shares[second], present[first] - present[second]
-            now = cost(total, number, np.arange(parts))
-            gain = (now[source] + now[target] - cost(total[source] - share, number[source] - held, source)
-                    - cost(total[target] + share, number[target] + held, target))
-            move = int(np.argmax(gain))
-            if gain[move] < 1e-9:
+            lacks, strays = missing(number), deviation(total, np.arange(parts))
+            covers = (lacks[source] + lacks[target]
+                      - missing(number[source] - held) - missing(number[target] + held))
+            evens = (strays[source] + strays[target]
+                     - deviation(total[source] - share, source) - deviation(total[target] + share, target))
+            # Coverage first; balance decides among moves that serve coverage equally.
+            move = int(np.argmax(np.where(covers == covers.max(), evens, -np.inf)))
+            if covers[move] < 0 or (covers[move] == 0 and evens[move] < 1e-9):
                 break
-            a, b, old, new = first[move], second[move], source[move], target[move]
-            total[old] -= share[move]
-            total[new] += share[move]
-            number[old] -= held[move]
-            number[new] += held[move]
-            part[a] = new
-            if b < len(part):
-                part[b] = old
-        if now.sum() < best_cost - 1e-9:
-            best, best_cost = part, now.sum()
+            old, new = source[move], target[move]
+            total[[old, new]] += [-share[move], share[move]]
+            number[[old, new]] += [-held[move], held[move]]
+            part[first[move]] = new
+            if second[move] < len(part):
+                part[second[move]] = old
+        if (cost := (lacks.sum(), strays.sum())) < best_cost:
+            best, best_cost = part, cost
     return best
 
 
