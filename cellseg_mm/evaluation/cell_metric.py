@@ -1,8 +1,6 @@
 """Average precision of predicted cells, as an MMEngine metric."""
-import json
 import logging
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -10,7 +8,8 @@ from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from cellseg_mm.errors import CellDataError, UserError
+from cellseg_mm.datasets.cell_dataset import check_classes, read_annotations
+from cellseg_mm.errors import UserError
 from cellseg_mm.evaluation.coco_ap import average_precision
 from cellseg_mm.io.files import write_json
 
@@ -37,7 +36,7 @@ class CellMetric(BaseMetric):
         return read_annotations(self.ann_file)
 
     def process(self, data_batch, data_samples):  # noqa: ARG002 (MMEngine's signature)
-        category_ids = match_categories(self.ground_truth, self.dataset_meta['classes'])
+        category_ids = match_categories(self.ann_file, self.ground_truth['categories'], self.dataset_meta['classes'])
         self.results.extend((sample['img_id'], coco_results(sample, category_ids)) for sample in data_samples)
 
     def compute_metrics(self, results):
@@ -52,44 +51,10 @@ class CellMetric(BaseMetric):
         return average_precision(self.ground_truth, detections, self.max_dets)
 
 
-def read_annotations(path):
-    """Read a file in COCO form.
-
-    Raises:
-        CellDataError: The file is missing or is not in COCO form.
-    """
-    remedy = 'run tools/prepare_data.py on the data folder'
-    try:
-        data = json.loads(Path(path).read_text(encoding='utf-8'))
-        missing = {'images', 'categories'} - data.keys()
-    except FileNotFoundError as error:
-        raise CellDataError(path, 'no such file', remedy) from error
-    except (ValueError, AttributeError) as error:
-        raise CellDataError(path, 'not a COCO annotation file', remedy) from error
-    if missing:
-        raise CellDataError(path, f'not a COCO annotation file: it lacks {" and ".join(sorted(missing))}', remedy)
-    return data
-
-
-def match_categories(annotations, classes):
-    """The category id of each label.
-
-    Args:
-        annotations (dict): COCO form.
-        classes (Sequence[str]): The model's classes, in the order of its labels.
-
-    Returns:
-        list[int]: One id a class.
-
-    Raises:
-        UserError: The file has other classes, or the same in another order.
-    """
-    categories = sorted(annotations['categories'], key=lambda category: category['id'])
-    names = [category['name'] for category in categories]
-    if names != list(classes):
-        raise UserError(f'the model has the classes {", ".join(classes)}, and the annotations have {", ".join(names)}: '
-                        'set `classes` in configs/_base_/cells.py, or run tools/prepare_data.py with --classes')
-    return [category['id'] for category in categories]
+def match_categories(path, categories, classes):
+    """The category id of each label of a model with these classes; raises CellDataError where they differ."""
+    check_classes(path, categories, classes)
+    return sorted(category['id'] for category in categories)
 
 
 def coco_results(sample, category_ids):
