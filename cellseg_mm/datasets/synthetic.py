@@ -23,7 +23,7 @@ from cellseg_mm.progress import track
 
 FREQUENCIES = {'class1': 0.458, 'class2': 0.498, 'class3': 0.022, 'class4': 0.022}
 MIN_SIDE, MAX_SIDE = 64, 512
-CELLS_PER_PIXEL = 1.15e-3
+CELLS_PER_PIXEL = 1.03e-3
 IMAGES_PER_GROUP = 5
 MARKER = '.cellseg_mm_demo.json'
 _NAMESPACE = uuid.UUID('5b0c8b0e-3f0a-5d55-9c59-6a1c0e1b7d42')
@@ -78,65 +78,76 @@ def make_cells_image(rng, height, width, counts, stain=None):
         maps, 1 to n in the first, n + 1 and so on in the next; a class without cells is absent.
     """
     stain = stain or random_stain(rng)
-    haematoxylin, eosin, gaps, nests = _tissue(rng, height, width)
-    if not any(counts.values()):
-        nests[:] = False
-    maps = {}
-    next_id = 1
+    epithelium = np.clip(1.1 * counts.get('class1', 0) / max(sum(counts.values()), 1) + rng.normal(0, 0.07), 0, 0.85)
+    haematoxylin, eosin, gaps, nests, fibroblasts = _tissue(rng, (height, width), epithelium)
+    maps = {'fibroblasts': fibroblasts}
     # Large and rare ones first, since the others fit into what is left.
-    painted = {name: _place(rng, name, counts.get(name, 0), maps, (haematoxylin, eosin), gaps, nests)
-               for name in reversed(FREQUENCIES)}
-    running = {}
+    placed = {name: _place(rng, name, counts.get(name, 0), maps, (haematoxylin, eosin), gaps, nests)
+              for name in reversed(FREQUENCIES)}
+    labelled = {}
+    taken = 0
     for name in FREQUENCIES:
-        if painted[name]:
-            running[name] = np.where(maps[name] > 0, maps[name] + next_id - 1, 0).astype(np.int32)
-            next_id += painted[name]
-    return _photograph(rng, haematoxylin, eosin, stain), running
+        if placed[name]:
+            labelled[name] = np.where(maps[name] > 0, maps[name] + taken, 0).astype(np.int32)
+            taken += placed[name]
+    return _photograph(rng, haematoxylin, eosin, stain), labelled
 
 
 def _smooth(rng, shape, scale):
-    """Smooth noise of zero mean and about unit variance, float (H, W), varying over `scale` pixels."""
-    coarse = rng.normal(size=[int(np.ceil(side / scale)) + 4 for side in shape])
-    rows, cols = (np.arange(side) / scale + rng.uniform(0, 1) + 1 for side in shape)
-    return ndimage.map_coordinates(coarse, np.meshgrid(rows, cols, indexing='ij'), order=3, mode='reflect') * 1.5
+    """Smooth noise of zero mean and unit variance, float (H, W), varying over `scale` pixels."""
+    basis = []
+    for side in shape:
+        knots = np.arange(-1, side / scale + 2)
+        weights = np.exp(-0.5 * ((np.arange(side)[:, None] / scale + rng.uniform() - knots) / 0.6) ** 2)
+        basis.append(weights / np.sqrt((weights ** 2).sum(1, keepdims=True)))
+    # einsum, since a BLAS product may round differently from one run to the next.
+    rows = np.einsum('rk,kl->rl', basis[0], rng.normal(size=[weights.shape[1] for weights in basis]))
+    return np.einsum('rl,cl->rc', rows, basis[1])
 
 
-def _tissue(rng, height, width):
-    """Background: concentrations of haematoxylin and eosin, masks of white gaps and of epithelial nests, all (H, W)."""
-    shape = height, width
+def _tissue(rng, shape, epithelium):
+    """Background, all (H, W): haematoxylin and eosin concentrations, masks of gaps, epithelial nests, fibroblasts.
+
+    `epithelium` is the share of the image, 0 to 1, that nests cover.
+    """
     angle = rng.uniform(0, np.pi)
     fibres = _fibres(rng, shape, angle)
     haze = _smooth(rng, shape, rng.uniform(35, 60))
     eosin = 0.42 + 0.12 * haze + 0.16 * fibres + 0.04 * _grain(rng, shape, 1.5)
     haematoxylin = 0.22 + 0.13 * _smooth(rng, shape, rng.uniform(25, 60)) + 0.05 * fibres
     nest_field = _smooth(rng, shape, rng.uniform(35, 60))
-    nests = nest_field > np.quantile(nest_field, rng.uniform(0.35, 0.6))
+    nests = nest_field > np.quantile(nest_field, 1 - epithelium)
     cytoplasm = ndimage.gaussian_filter(nests.astype(float), 2.5)
     eosin += cytoplasm * (0.45 + 0.06 * _grain(rng, shape, 1.3) + 0.05 * haze - eosin)
     basophilia = 0.45 + 0.07 * _grain(rng, shape, 1.3) + 0.11 * _smooth(rng, shape, 12) + 0.08 * _smooth(rng, shape, 40)
     haematoxylin += cytoplasm * (basophilia - haematoxylin)
     gap_field = _smooth(rng, shape, rng.uniform(14, 30)) + 0.4 * _smooth(rng, shape, 7)
     gaps = gap_field > np.quantile(gap_field, 1 - rng.uniform(0.02, 0.14))
-    _scatter_unlabelled(rng, (haematoxylin, eosin), angle, ~nests & ~gaps)
+    fibroblasts = _scatter_unlabelled(rng, (haematoxylin, eosin), angle, ~nests & ~gaps)
     for concentration, glass in (haematoxylin, 0.02), (eosin, 0.03):
         concentration += ndimage.gaussian_filter(gaps.astype(float), 0.9) * (glass - concentration)
-    return np.maximum(haematoxylin, 0.02), np.maximum(eosin, 0.02), gaps, nests & ~gaps
+    return np.maximum(haematoxylin, 0.02), np.maximum(eosin, 0.02), gaps, nests & ~gaps, fibroblasts
 
 
 def _scatter_unlabelled(rng, concentrations, angle, stroma):
-    """Paint what has no class into `stroma` (mask): fibroblasts along `angle`, blurred nuclei, red blood cells."""
-    nobody = np.zeros(stroma.shape, np.int32)
-    stroma = np.argwhere(stroma)
-    if not len(stroma):
-        return
-    places = stroma[rng.integers(len(stroma), size=int(len(stroma) * 1.5e-3) + 2)]
+    """Paint what has no class into `stroma` (mask): fibroblasts along `angle`, blurred nuclei, red blood cells.
+
+    Returns:
+        np.ndarray: bool (H, W), where the fibroblasts are.
+    """
+    fibroblasts, nobody = np.zeros((2, *stroma.shape), np.int32)
+    places = np.argwhere(stroma)
+    places = places[rng.integers(len(places), size=int(len(places) * 1.5e-3))]
     for place in places:
-        cell = _fibroblast(rng, angle + rng.normal(0, 0.35)) if rng.random() < 0.65 else _out_of_focus(rng)
-        _paint(cell, *place, nobody, 0, concentrations)
-    if rng.random() < 0.4:
+        if rng.random() < 0.65:
+            _paint(_fibroblast(rng, angle + rng.normal(0, 0.35)), *place, fibroblasts, 1, concentrations)
+        else:
+            _paint(_out_of_focus(rng), *place, nobody, 0, concentrations)
+    if len(places) and rng.random() < 0.4:
         flock = np.rint(places[0] + rng.normal(0, 14, (rng.integers(4, 14), 2))).astype(int)
-        for place in flock.clip(0, np.array(nobody.shape) - 1):
+        for place in flock.clip(0, np.array(stroma.shape) - 1):
             _paint(_red_cell(rng), *place, nobody, 0, concentrations)
+    return fibroblasts > 0
 
 
 def _fibres(rng, shape, angle):
@@ -180,7 +191,7 @@ def _epithelial(rng):
     rows, cols = _grid(a * 1.3)
     distance = _outline(rng, rows, cols, a, b, 0.06)
     rim = np.exp(-((distance - 1.2) / 1.3) ** 2)
-    level = np.clip(rng.normal(0.70, 0.13), 0.45, 1.05)
+    level = np.clip(rng.normal(0.74, 0.13), 0.5, 1.1)
     haematoxylin = level * (1 + 0.20 * _grain(rng, rows.shape, 1.2) + 0.45 * rim)
     for _ in range(rng.integers(1, 3)):
         row, col = rng.uniform(-0.45, 0.45, 2) * b
@@ -261,7 +272,7 @@ def _red_cell(rng):
 
 _CELLS = {'class1': _epithelial, 'class2': _lymphocyte, 'class3': _neutrophil, 'class4': _macrophage}
 # How often a new cell is set against one of its own class, and how often over the edge of one of another class.
-_CLUSTERED = {'class1': 0.13, 'class2': 0.13, 'class3': 0.0, 'class4': 0.0}
+_CLUSTERED = {'class1': 0.11, 'class2': 0.12, 'class3': 0.0, 'class4': 0.0}
 _OVERLAPPING = 0.05
 
 
@@ -279,17 +290,17 @@ def _windows(cell, row, col, shape):
 def _place(rng, name, count, maps, concentrations, gaps, nests):
     """Place up to `count` cells of a class: paint them into `concentrations` and enter them in `maps`; return how many.
 
-    `maps` holds the label maps of the classes that are placed already, ids from 1 for each.
+    `maps` holds what is placed already, each class with ids from 1.
     """
     labels = np.zeros(gaps.shape, np.int32)
-    others = np.any([maps[other] > 0 for other in maps], axis=0) if maps else np.zeros(gaps.shape, bool)
+    others = np.any([other > 0 for other in maps.values()], axis=0)
     maps[name] = labels
     home = {'class1': nests, 'class2': ~nests & ~gaps}.get(name, ~gaps)
     home, tissue = np.flatnonzero(home), np.flatnonzero(~gaps)
     centres = []
     for _ in range(count):
         cell = _CELLS[name](rng)
-        for attempt in range(60):
+        for attempt in range(80):
             beside = bool(centres) and attempt < 20 and rng.random() < _CLUSTERED[name]
             over = not beside and rng.random() < _OVERLAPPING
             if beside:
@@ -299,7 +310,7 @@ def _place(rng, name, count, maps, concentrations, gaps, nests):
                 if not (0 <= row < gaps.shape[0] and 0 <= col < gaps.shape[1]):
                     continue
             else:
-                area = home if len(home) and rng.random() < 0.9 else tissue
+                area = home if len(home) and attempt < 60 and rng.random() < 0.92 else tissue
                 row, col = np.unravel_index(area[rng.integers(len(area))], gaps.shape)
             if _fits(cell, row, col, labels, others, beside, over):
                 centres.append((row, col))
