@@ -58,11 +58,12 @@ def main():
     console = Console(highlight=False, markup=False)
     for table in prepared.tables:
         console.print(table)
-    console.print(f'split by: {prepared.grouping}')
-    console.print(f'pixel size: {prepared.pixel_sizes}')
+    for note in prepared.notes:
+        console.print(note)
     for warning in prepared.warnings:
         console.print(f'warning: {warning}', style='yellow')
-    console.print('written:', *prepared.files, sep='\n  ', soft_wrap=True)
+    names = ', '.join(path.name for path in prepared.files)
+    console.print(f'written to {prepared.files[0].parent}: {names}', soft_wrap=True)
     if tuple(prepared.classes) != COURSE_CLASSES:
         console.print('now set this line in configs/_base_/cells.py:', f'classes = {tuple(prepared.classes)!r}',
                       sep='\n  ', soft_wrap=True)

@@ -41,10 +41,15 @@ def encode_label_map(labels):
     if not len(order):
         return []
     edges = np.stack([starts[order], starts[order] + lengths[order]], axis=1)
-    firsts = np.flatnonzero(np.diff(values[order])) + 1
-    counts = (np.diff(part.ravel(), prepend=0, append=labels.size) for part in np.split(edges, firsts))
+    first = np.append(0, np.flatnonzero(np.diff(values[order])) + 1)
+    stop = np.append(first[1:], len(order))
+    # The counts of all instances in one array: background and cell in turn, then what is left of the image.
+    counts = np.diff(edges.ravel(), prepend=0)
+    counts[2 * first] = edges[first, 0]
+    counts = np.insert(counts, 2 * stop, labels.size - edges[stop - 1, 1])
+    parts = np.split(counts, (2 * stop + np.arange(1, len(stop) + 1))[:-1])
     return coco_mask.frPyObjects(
-        [{'size': [height, width], 'counts': c if c[-1] else c[:-1]} for c in counts], height, width)
+        [{'size': [height, width], 'counts': part if part[-1] else part[:-1]} for part in parts], height, width)
 
 
 def encode_segmentation(segmentation, height, width):
@@ -157,16 +162,13 @@ def _encode_rle(counts, size, height, width):
     if size != [height, width]:
         raise ValueError(f'its RLE is of size {size}, the image of [{height}, {width}]')
     if isinstance(counts, str | bytes):
-        rle = {'size': size, 'counts': counts.encode() if isinstance(counts, str) else counts}
-        # pycocotools reads counts unchecked, past the end of its memory where they are wrong.
-        counts = decode_counts(rle['counts'])
-    elif isinstance(counts, list) and all(isinstance(c, int) for c in counts):
-        rle = None
-    else:
+        # pycocotools itself would read wrong counts past the end of its memory.
+        counts = decode_counts(counts.encode() if isinstance(counts, str) else counts)
+    elif not isinstance(counts, list) or not all(isinstance(count, int) for count in counts):
         raise ValueError('its RLE counts are neither text nor a list of whole numbers')
     if min(counts, default=0) < 0 or sum(counts) != height * width:
         raise ValueError(f'its RLE counts do not add up to {height} x {width} pixels')
-    return rle or coco_mask.frPyObjects([{'size': size, 'counts': counts}], height, width)[0]
+    return coco_mask.frPyObjects([{'size': size, 'counts': counts}], height, width)[0]
 
 
 def _runs(flat):

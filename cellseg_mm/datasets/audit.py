@@ -16,7 +16,7 @@ from cellseg_mm.io.image import read_image, read_label_map, read_pixel_size
 SMALL_AREA = 4  # pixels
 LARGE_AREA = 25  # times the median of the class: five times the usual diameter
 QUANTILES = (0, 5, 50, 95, 100)  # percent
-NAMED = 5  # files that a warning names
+NAMED = 3  # files that a warning names
 
 
 @dataclass
@@ -206,41 +206,40 @@ def _by_class(reports, value):
     return values
 
 
-def summarise(train, validation, test, classes):
+def summarise(reports, train, validation, test, classes):
     """Tables of what a data set holds.
 
     Args:
-        train (list[Report]): All images with cells.
+        reports (list[Report]): The N images with cells.
+        train (ndarray): bool (N,), which of them are for training.
         validation (ndarray): bool (N,), which of them are for validation.
-        test (list[Report]): Images without.
+        test (list[Report]): Test images.
         classes (list[str]): Class names.
 
     Returns:
         list[rich.table.Table]: Cells of each class; and quantiles of sizes.
     """
     counts = _table('cells', 'train', 'val', 'all', 'touching', 'in parts', 'overlapping')
-    cells = [(cell['category'], *facts) for report, side in zip(train, validation, strict=True)
-             for cell, *facts in zip(report.cells, np.full(len(report.cells), side), report.touching,
-                                     report.disconnected, report.overlapping, strict=True)]
+    cells = [(cell['category'], *facts) for report, *sides in zip(reports, train, validation, strict=True)
+             for cell, *facts in zip(report.cells, *(np.full(len(report.cells), side) for side in sides),
+                                     report.touching, report.disconnected, report.overlapping, strict=True)]
     for title, names in (*((name, [name]) for name in classes), ('all classes', classes)):
-        facts = np.array([facts for name, *facts in cells if name in names], int).reshape(-1, 4)
-        side, touching, disconnected, overlapping = facts.sum(0)
-        counts.add_row(title, str(len(facts) - side), str(side), str(len(facts)),
+        facts = np.array([facts for name, *facts in cells if name in names], int).reshape(-1, 5)
+        in_train, in_val, touching, disconnected, overlapping = facts.sum(0)
+        counts.add_row(title, str(in_train), str(in_val), str(len(facts)),
                        f'{100 * touching / max(1, len(facts)):.1f}%', str(disconnected), str(overlapping))
-    counts.add_row('images', str(np.sum(~validation)), str(np.sum(validation)), str(len(train)), '', '', '',
-                   end_section=True)
-    counts.caption = ('touching: a cell of the same class is one of the eight neighbours of a pixel; overlapping: '
-                      'shares pixels with a cell of another class')
+    counts.add_row('images', str(np.sum(train)), str(np.sum(validation)), str(len(reports)))
+    counts.caption = ('touching: one of the eight neighbours of a pixel is a cell of the same class; in parts: not '
+                      'connected, which is kept as it is; overlapping: shares pixels with a cell of another class')
 
-    quantiles = _table('', *(f'{q}%' if 0 < q < 100 else {0: 'least', 100: 'most'}[q] for q in QUANTILES))
-    cells = [cell for report in train for cell in report.cells]
-    sizes = [report.size for report in (*train, *test)]
-    for name, values in (('longest side of a cell, px', [max(cell['bbox'][2:]) for cell in cells]),
-                         ('area of a cell, px', [cell['area'] for cell in cells]),
-                         ('cells in an image', [len(report.cells) for report in train]),
-                         ('cells in 100 x 100 px',
-                          [1e4 * len(report.cells) / np.prod(report.size) for report in train]),
-                         ('longest side of an image, px', [max(size) for size in sizes])):
+    quantiles = _table('', *({0: 'least', 50: 'median', 100: 'most'}.get(q, f'{q}%') for q in QUANTILES))
+    cells = [cell for report in reports for cell in report.cells]
+    for name, values in (
+            ('longest side of a cell, px', [max(cell['bbox'][2:]) for cell in cells]),
+            ('area of a cell, px', [cell['area'] for cell in cells]),
+            ('cells in an image', [len(report.cells) for report in reports]),
+            ('cells in 100 x 100 px', [1e4 * len(report.cells) / np.prod(report.size) for report in reports]),
+            ('longest side of an image, px', [max(report.size) for report in (*reports, *test)])):
         if values:
             quantiles.add_row(name, *(f'{value:.3g}' if value < 100 else f'{value:.0f}'
                                       for value in np.percentile(values, QUANTILES)))

@@ -168,17 +168,17 @@ def find_coco(path, images=None):
     if crowds:
         layout.warnings.append(f'{crowds} crowd regions left out: they are not single cells')
     for record in sorted(records['images'], key=lambda r: r['file_name']):
-        image = folder / record['file_name']
-        if not image.exists():
-            image = folder / Path(record['file_name']).name
-        if not image.is_file():
+        name = Path(record['file_name'].replace('\\', '/'))
+        image = next((path for path in (folder / name, folder / name.name) if path.is_file()), None)
+        if image is None:
             layout.problems.append(CellDataError(
-                folder / record['file_name'], f'is listed in {path} but does not exist',
+                folder / name, f'is listed in {path} but does not exist',
                 'name the folder that holds the images by --images'))
             continue
         size = tuple(record[name] for name in ('height', 'width') if name in record)
-        layout.train.append(Sample(Path(record['file_name']).with_suffix('').as_posix(), image, {},
-                                   tuple(cells[record['id']]), size if len(size) == 2 else None))
+        layout.train.append(Sample(name.with_suffix('').as_posix(), image, {}, tuple(cells[record['id']]),
+                                   size if len(size) == 2 else None))
+    _report_repeats(path, 'image', (sample.image for sample in layout.train), layout.problems)
     return layout
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -43,17 +43,15 @@ class Prepared:
         files: Paths of the annotation files.
         classes: Class names in order.
         tables: Summary, as rich tables.
-        grouping: How images were grouped for the split, in words.
-        pixel_sizes: What is known of them, in words.
-        warnings: Sentences.
+        notes: Sentences on the split and the pixel size.
+        warnings: Sentences on what may be wrong.
     """
 
     files: list
     classes: list
     tables: list
-    grouping: str
-    pixel_sizes: str
-    warnings: list = field(default_factory=list)
+    notes: list
+    warnings: list
 
 
 def prepare(root, *, images=None, labels=None, coco=None, classes=None, groups=None, mpp=None, val_fraction=0.15,
@@ -95,17 +93,14 @@ def prepare(root, *, images=None, labels=None, coco=None, classes=None, groups=N
     counts = np.array([[Counter(cell['category'] for cell in report.cells)[name] for name in layout.classes]
                        for report in train])
     if groups:
-        names, how = [csv_groups[key] for key in keys], f'the groups of {groups.name}'
+        names, how = [csv_groups[key] for key in keys], f'as {groups.name} groups the images'
     else:
         names = [f'look{group}' for group in splits.group_by_appearance([report.features for report in train])]
-        how = 'groups of like appearance'
-    validation, fold = _split(names, counts, layout.classes, val_fraction, folds, seed, warnings)
-    grouping = f'{len(set(names))} {how}'
-
+        how = 'by appearance, since no --groups were given'
+    parts = _split(names, counts, val_fraction, folds, seed, warnings)
+    covered = _check_classes(names, counts, layout.classes, parts, warnings)
+    grouping = f'{len(set(names))} {"groups" if len(set(names)) > 1 else "group"}, {how}'
     info = {'classes': layout.classes, 'grouping': grouping, 'val_fraction': val_fraction, 'seed': seed}
-    parts = {'train': ~validation, 'val': validation}
-    for k in range(fold.max(initial=-1) + 1):
-        parts |= {f'fold{k}_train': fold != k, f'fold{k}_val': fold == k}
     train_images = [_image(root, number, sample, report, mpp, group) for number, (sample, report, group) in enumerate(
         zip(layout.train, train, names, strict=True), 1)]
     cells = _cells(train, layout.classes)
@@ -118,8 +113,10 @@ def prepare(root, *, images=None, labels=None, coco=None, classes=None, groups=N
             _image(root, sample.id, sample, report, mpp, (csv_groups or {}).get(sample.key))
             for sample, report in zip(layout.test, test, strict=True)]}
     paths = _write(root / 'annotations', files)
-    return Prepared(paths, layout.classes, audit.summarise(train, validation, test, layout.classes), grouping,
-                    _pixel_sizes(reports, mpp), warnings)
+    notes = [f'split: {grouping}; {covered} of {len(layout.classes)} classes are in both train and val',
+             _pixel_sizes(reports, mpp)]
+    tables = audit.summarise(train, parts['train'], parts['val'], test, layout.classes)
+    return Prepared(paths, layout.classes, tables, notes, warnings)
 
 
 def _find(root, images, labels, coco, classes):
@@ -150,9 +147,11 @@ def _read_groups(path, train, test, problems):
     try:
         rows = [[value.strip() for value in row] for row in csv.reader(path.read_text('utf-8-sig').splitlines()) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CellDataError(path, f'cannot be read ({error})', 'name a CSV file with the columns id,group') from None
+        problems.append(CellDataError(path, f'cannot be read ({error})', 'name a CSV file with the columns id,group'))
+        return {}
     if any(len(row) < 2 or not row[1] for row in rows):
-        raise CellDataError(path, 'has a row without two columns', 'give each row an id and a group')
+        problems.append(CellDataError(path, 'has a row without two columns', 'separate id and group by a comma'))
+        return {}
     rows = rows[0 if rows and rows[0][0] in train else 1:]
     groups = dict(row[:2] for row in rows)
     for what, keys, remedy in (
@@ -184,17 +183,27 @@ def _pool(workers):
     # A started process, unlike a forked one, inherits no lock that a thread of this one holds. It inherits that
     # interrupts are ignored, which leaves Ctrl-C to this process.
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _end_with_parent)
+    pool, others = ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _end_with_parent), _children()
     try:
         pool.submit(os.getpid)
+        started = _children() - others
     finally:
         signal.signal(signal.SIGINT, handler)
     try:
         yield pool
     except BrokenProcessPool:
         raise UserError('a worker process died, perhaps for lack of memory: try again with --workers 1') from None
+    except BaseException:
+        # An interrupt does not wait for the images at hand.
+        for process in started:
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _children():
+    return set(multiprocessing.active_children())
 
 
 def _end_with_parent():
@@ -204,29 +213,39 @@ def _end_with_parent():
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _split(names, counts, classes, val_fraction, folds, seed, warnings):
-    """Which images are for validation, bool (N,), and the fold of each, int (N,), -1 where there are none."""
-    groups = np.unique(names, return_inverse=True)[1]
+def _split(names, counts, val_fraction, folds, seed, warnings):
+    """Masks of the images in each part: train, val, and fold<k>_train and fold<k>_val; each bool (N,)."""
     if len(names) == 1:
-        warnings.append('there is one image: it is used for training and for validation, so the scores will flatter')
-        return np.array([True]), np.array([-1])
+        warnings.append('there is one image: it is used for training and for validation alike, and its scores flatter')
+        return {'train': np.array([True]), 'val': np.array([True])}
+    groups = np.unique(names, return_inverse=True)[1]
     if groups.max() == 0:
-        warnings.append('all images are of one group: they are split one by one, so the scores may flatter')
+        warnings.append('all images are of one group: they are split one by one, and scores may flatter')
         groups = np.arange(len(names))
     validation = splits.split_groups(groups, counts, val_fraction, seed)
-    for name, count in zip(classes, counts.T, strict=True):
-        where = count > 0
-        if where.any() and (where & validation).any() == (where & ~validation).any():
-            continue
-        side = 'validation' if (where & ~validation).any() else 'training'
-        if where.any():
-            why = 'it occurs in one group only' if len(set(groups[where])) == 1 else 'the groups allow no other split'
-            warnings.append(f'{name}: not in the {side} images, since {why}')
+    parts = {'train': ~validation, 'val': validation}
     possible = min(folds, groups.max() + 1)
     if possible < folds:
         warnings.append(f'{possible} folds instead of {folds}, since there are only {possible} groups')
-    fold = splits.fold_groups(groups, counts, possible, seed) if possible > 1 else np.full(len(names), -1)
-    return validation, fold
+    if possible:
+        fold = splits.fold_groups(groups, counts, possible, seed)
+        for k in range(possible):
+            parts |= {f'fold{k}_train': fold != k, f'fold{k}_val': fold == k}
+    return parts
+
+
+def _check_classes(names, counts, classes, parts, warnings):
+    """Count the classes that train and val both have, and warn of the others."""
+    covered = 0
+    for name, present in zip(classes, counts.T > 0, strict=True):
+        lacking = [part for part in ('train', 'val') if not (present & parts[part]).any()]
+        if not lacking:
+            covered += 1
+        elif present.any():
+            one = len(set(np.array(names)[present])) == 1
+            why = 'all of them are in one group' if one else 'no choice of groups has every class in both'
+            warnings.append(f'{name}: none of its cells is in {lacking[0]}, since {why}')
+    return covered
 
 
 def _image(root, number, sample, report, mpp, group):
@@ -273,7 +292,7 @@ def _write(folder, files):
 
 def _pixel_sizes(reports, mpp):
     known = sum(report.mpp is not None for report in reports)
-    if mpp and known < len(reports):
-        return f'recorded in {known} of {len(reports)} images, {mpp:g} micrometres per pixel in the others (--mpp)'
-    return f'recorded in {known} of {len(reports)} images' + (
-        '' if known == len(reports) else '; give it by --mpp if you know it')
+    sentence = f'pixel size: recorded in {known} of {len(reports)} images'
+    if known < len(reports):
+        sentence += f'; {mpp:g} micrometres in the others (--mpp)' if mpp else '; give it by --mpp if you know it'
+    return sentence
