@@ -7,7 +7,7 @@ from cellseg_mm.errors import UserError
 SAMPLED_PIXELS = 128 * 128
 GLASS = 0.05  # mean optical density of H&E tissue lies above, of bare glass below
 DARKNESS = np.array([0.15, 0.3, 0.45, 0.6])  # mean optical densities, from pale cytoplasm to dark nuclei
-PARTS = 5  # features are those of the whole image and of its quarters
+VIEWS = 5  # features are those of the whole image and of its quarters
 LARGEST_GROUP = 0.15  # share of the images: a usual validation share, and small enough for five folds
 RESTARTS, PAIRS, STATES = 6, 20_000, 20_000
 
@@ -31,7 +31,9 @@ def appearance_features(image):
     row, col = density.shape[0] // 2, density.shape[1] // 2
     quarters = [density[rows, cols] for rows in (slice(max(1, row)), slice(row, None))
                 for cols in (slice(max(1, col)), slice(col, None))]
-    return np.concatenate([_stain_statistics(part.reshape(-1, 3)) for part in (density, *quarters)])
+    # A quarter of bare glass says nothing of what content does: the whole image stands in for it.
+    quarters = [quarter if (quarter.mean(2) > GLASS).any() else density for quarter in quarters]
+    return np.concatenate([_stain_statistics(view.reshape(-1, 3)) for view in (density, *quarters)])
 
 
 def _stain_statistics(density):
@@ -68,7 +70,7 @@ def group_by_appearance(features):
     if count < 2:
         return groups
     order = np.lexsort(features.T[::-1])
-    tree = linkage(_in_units_of_content(features[order].reshape(count, PARTS, -1)), 'ward')
+    tree = linkage(_in_units_of_content(features[order].reshape(count, VIEWS, -1)), 'ward')
     members = {leaf: [leaf] for leaf in range(count)}
     for node, (left, right) in enumerate(tree[:, :2].astype(int), count):
         members[node] = members[left] + members[right]
@@ -83,15 +85,15 @@ def group_by_appearance(features):
     return groups
 
 
-def _in_units_of_content(parts):
-    """Features (N, d) of whole images, whitened by the scatter between quarters; `parts` is (N, PARTS, d)."""
-    parts = (parts - np.median(parts[:, 0], axis=0)) / np.maximum(parts[:, 0].std(0), 1e-6)
-    content = (parts[:, 1:] - parts[:, 1:].mean(1, keepdims=True)).reshape(-1, parts.shape[2])
+def _in_units_of_content(views):
+    """Features (N, d) of whole images, whitened by the scatter between quarters; `views` is (N, VIEWS, d)."""
+    views = (views - np.median(views[:, 0], axis=0)) / np.maximum(views[:, 0].std(0), 1e-6)
+    content = (views[:, 1:] - views[:, 1:].mean(1, keepdims=True)).reshape(-1, views.shape[2])
     scatter = content.T @ content / len(content)
     # Shrinkage, as few images, or flat ones, do not tell all directions.
     scatter = 0.7 * scatter + (0.3 * np.trace(scatter) / len(scatter) + 1e-6) * np.eye(len(scatter))
     values, vectors = np.linalg.eigh(scatter)
-    white = parts[:, 0] @ vectors / np.sqrt(values)
+    white = views[:, 0] @ vectors / np.sqrt(values)
     # Odd images must not make a group each: beyond three deviations all is equally far.
     return np.clip(white / max(white.std(), 1e-9), -3, 3)
 
