@@ -119,35 +119,39 @@ def _tissue(rng, shape, epithelium):
     nests = nest_field > np.quantile(nest_field, 1 - epithelium)
     cytoplasm = ndimage.gaussian_filter(nests.astype(float), 2.5)
     eosin += cytoplasm * (0.45 + 0.06 * _grain(rng, shape, 1.3) + 0.05 * haze - eosin)
-    basophilia = 0.45 + 0.07 * _grain(rng, shape, 1.3) + 0.11 * _smooth(rng, shape, 12) + 0.08 * _smooth(rng, shape, 40)
+    basophilia = 0.45 + 0.07 * _grain(rng, shape, 1.3) + 0.13 * _smooth(rng, shape, 12) + 0.10 * _smooth(rng, shape, 40)
     haematoxylin += cytoplasm * (basophilia - haematoxylin)
     gap_field = _smooth(rng, shape, rng.uniform(14, 30)) + 0.4 * _smooth(rng, shape, 7)
     gaps = gap_field > np.quantile(gap_field, 1 - rng.uniform(0.02, 0.14))
-    fibroblasts = _scatter_unlabelled(rng, (haematoxylin, eosin), angle, ~nests & ~gaps)
+    fibroblasts = _scatter_unlabelled(rng, (haematoxylin, eosin), angle, ~nests & ~gaps, ~gaps)
     for concentration, glass in (haematoxylin, 0.02), (eosin, 0.03):
         concentration += ndimage.gaussian_filter(gaps.astype(float), 0.9) * (glass - concentration)
     return np.maximum(haematoxylin, 0.02), np.maximum(eosin, 0.02), gaps, nests & ~gaps, fibroblasts
 
 
-def _scatter_unlabelled(rng, concentrations, angle, stroma):
-    """Paint what has no class into `stroma` (mask): fibroblasts along `angle`, blurred nuclei, red blood cells.
+def _scatter_unlabelled(rng, concentrations, angle, stroma, tissue):
+    """Paint what has no class: nuclei out of focus in `tissue` (mask), fibroblasts along `angle`, red blood cells.
 
     Returns:
         np.ndarray: bool (H, W), where the fibroblasts are.
     """
     fibroblasts, nobody = np.zeros((2, *stroma.shape), np.int32)
-    places = np.argwhere(stroma)
-    places = places[rng.integers(len(places), size=int(len(places) * 1.5e-3))]
+    for place in _draw(rng, tissue, 3e-4):
+        _paint(_out_of_focus(rng), *place, nobody, 0, concentrations)
+    places = _draw(rng, stroma, 1e-3)
     for place in places:
-        if rng.random() < 0.65:
-            _paint(_fibroblast(rng, angle + rng.normal(0, 0.35)), *place, fibroblasts, 1, concentrations)
-        else:
-            _paint(_out_of_focus(rng), *place, nobody, 0, concentrations)
+        _paint(_fibroblast(rng, angle + rng.normal(0, 0.35)), *place, fibroblasts, 1, concentrations)
     if len(places) and rng.random() < 0.4:
         flock = np.rint(places[0] + rng.normal(0, 14, (rng.integers(4, 14), 2))).astype(int)
         for place in flock.clip(0, np.array(stroma.shape) - 1):
             _paint(_red_cell(rng), *place, nobody, 0, concentrations)
     return fibroblasts > 0
+
+
+def _draw(rng, mask, density):
+    """Random pixels of a mask, int (N, 2) rows and columns, `density` of them for each pixel."""
+    pixels = np.argwhere(mask)
+    return pixels[rng.integers(len(pixels), size=int(len(pixels) * density))]
 
 
 def _fibres(rng, shape, angle):
@@ -191,7 +195,7 @@ def _epithelial(rng):
     rows, cols = _grid(a * 1.3)
     distance = _outline(rng, rows, cols, a, b, 0.06)
     rim = np.exp(-((distance - 1.2) / 1.3) ** 2)
-    level = np.clip(rng.normal(0.74, 0.13), 0.5, 1.1)
+    level = np.clip(rng.normal(0.70, 0.12), 0.48, 1.0)
     haematoxylin = level * (1 + 0.20 * _grain(rng, rows.shape, 1.2) + 0.45 * rim)
     for _ in range(rng.integers(1, 3)):
         row, col = rng.uniform(-0.45, 0.45, 2) * b
@@ -204,7 +208,7 @@ def _lymphocyte(rng):
     a = np.clip(rng.normal(7.6, 0.7), 6, 9.5)
     rows, cols = _grid(a * 1.25)
     distance = _outline(rng, rows, cols, a, a * rng.uniform(0.84, 1), 0.05)
-    haematoxylin = np.clip(rng.normal(1.85, 0.18), 1.35, 2.4) * (1 + 0.13 * _grain(rng, rows.shape, 1.3))
+    haematoxylin = np.clip(rng.normal(1.9, 0.25), 1.2, 2.5) * (1 + 0.13 * _grain(rng, rows.shape, 1.3))
     # A thin clear halo, as shrinkage leaves it.
     halo = 0.45 * np.exp(-((distance + 1.8) / 1.0) ** 2)
     inside = _cover(distance)
@@ -252,7 +256,7 @@ def _macrophage(rng):
 
 def _fibroblast(rng, angle):
     rows, cols = _grid(15)
-    distance = _outline(rng, rows, cols, rng.uniform(9, 14), rng.uniform(1.9, 3), 0.05, angle)
+    distance = _outline(rng, rows, cols, rng.uniform(9, 14), rng.uniform(2, 3.6), 0.05, angle)
     haematoxylin = rng.uniform(0.9, 1.7) * (1 + 0.15 * _grain(rng, rows.shape, 1.2))
     return _Cell(distance, _cover(distance), haematoxylin, np.full(rows.shape, 0.4))
 
@@ -260,8 +264,8 @@ def _fibroblast(rng, angle):
 def _out_of_focus(rng):
     rows, cols = _grid(18)
     distance = _outline(rng, rows, cols, rng.uniform(6, 10), rng.uniform(5, 8), 0.1)
-    haematoxylin = np.full(rows.shape, rng.uniform(0.7, 1.2))
-    return _Cell(distance, 0.8 * _cover(distance, edge=9), haematoxylin, np.full(rows.shape, 0.4))
+    haematoxylin = np.full(rows.shape, rng.uniform(0.8, 1.4))
+    return _Cell(distance, 0.8 * _cover(distance, edge=8), haematoxylin, np.full(rows.shape, 0.4))
 
 
 def _red_cell(rng):
@@ -272,7 +276,7 @@ def _red_cell(rng):
 
 _CELLS = {'class1': _epithelial, 'class2': _lymphocyte, 'class3': _neutrophil, 'class4': _macrophage}
 # How often a new cell is set against one of its own class, and how often over the edge of one of another class.
-_CLUSTERED = {'class1': 0.11, 'class2': 0.12, 'class3': 0.0, 'class4': 0.0}
+_CLUSTERED = {'class1': 0.08, 'class2': 0.09, 'class3': 0.0, 'class4': 0.0}
 _OVERLAPPING = 0.05
 
 
@@ -305,7 +309,7 @@ def _place(rng, name, count, maps, concentrations, gaps, nests):
             over = not beside and rng.random() < _OVERLAPPING
             if beside:
                 centre = centres[rng.integers(len(centres))]
-                angle, away = rng.uniform(0, 2 * np.pi), cell.distance.max() * rng.uniform(1.6, 2.1)
+                angle, away = rng.uniform(0, 2 * np.pi), cell.distance.max() * rng.uniform(1.5, 2)
                 row, col = np.rint(np.array(centre) + away * np.array([np.sin(angle), np.cos(angle)])).astype(int)
                 if not (0 <= row < gaps.shape[0] and 0 <= col < gaps.shape[1]):
                     continue
@@ -328,7 +332,7 @@ def _fits(cell, row, col, labels, others, beside, over):
     if area < 0.35 * (cell.distance > 0).sum():
         return False
     if beside:
-        if not (distance > -1)[taken].any() or (inside & taken).sum() > 0.12 * area:
+        if not (distance > -1)[taken].any() or (inside & taken).sum() > 0.18 * area:
             return False
     elif (distance > -2.5)[taken].any():
         return False

@@ -8,8 +8,8 @@ from skimage.morphology import remove_small_objects
 from skimage.segmentation import watershed
 
 SIGMA = 1.5
-MIN_AREA = 40
-MIN_PEAK_DISTANCE = 5
+MIN_AREA = 80
+MIN_PEAK_DISTANCE = 6
 
 
 def segment_otsu_watershed(bgr):
