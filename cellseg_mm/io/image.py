@@ -19,6 +19,7 @@ from cellseg_mm.io.tiff import AGAIN, Raster, reading
 
 # These classes directly: Image.open would refuse large slides as 'decompression bombs' by their size alone.
 _PILLOW = {b'\x89PNG\r\n\x1a\n': PngImageFile, b'\xff\xd8\xff': JpegImageFile, b'BM': BmpImageFile}
+# The most pixel bytes that one stored byte can stand for: deflate's limit is 1032, and JPEG stays below it.
 _MAX_EXPANSION = 2000
 
 
@@ -169,9 +170,10 @@ def _read_with_pillow(path, opener):
         depth, color = file.read(26)[24:] if opener is PngImageFile else (8, 0)
         file.seek(0)
         image = opener(file)
-        size = Path(path).stat().st_size
-        if image.width * image.height * len(image.getbands()) // 8 > _MAX_EXPANSION * size:
-            raise CellDataError(path, f'claims {image.height} x {image.width} pixels, more than its bytes can hold', AGAIN)
+        bits = image.width * image.height * len(image.getbands()) * (1 if image.mode == '1' else depth)
+        if bits > 8 * _MAX_EXPANSION * Path(path).stat().st_size:
+            size = f'{image.height} x {image.width}'
+            raise CellDataError(path, f'claims {size} pixels, more than its bytes can hold', AGAIN)
         if getattr(image, 'n_frames', 1) > 1:
             raise CellDataError(path, f'is an animation of {image.n_frames} frames', 'save one frame by itself')
         if depth == 16 and color != 0:
@@ -215,7 +217,8 @@ def _to_uint8(path, values, bits, percentiles):
     if not low < high:
         return np.zeros(values.shape, np.uint8)
     wide = values.astype(np.float32 if values.itemsize <= 2 else np.float64)
-    scaled = np.clip((wide - low) * (255 / (high - low)), 0, 255)
+    # Halves, since the range of floats may be twice the largest float.
+    scaled = (np.clip(wide, low, high) / 2 - low / 2) / (high / 2 - low / 2) * 255
     return np.rint(np.nan_to_num(scaled, copy=False)).astype(np.uint8)
 
 
@@ -227,7 +230,7 @@ def _to_labels(path, values):
         if not np.isfinite(low) or not np.isfinite(high):
             raise CellDataError(path, 'has labels that are NaN or infinite', remedy)
         if high > exact:
-            raise CellDataError(path, f'has the label {high:.0f}, beyond what {values.dtype} holds exactly', remedy)
+            raise CellDataError(path, f'has the label {high:.17g}, beyond what {values.dtype} holds exactly', remedy)
     if low < 0:
         raise CellDataError(path, f'has the negative label {low}', remedy)
     if high > np.iinfo(np.int64).max:

@@ -3,6 +3,7 @@
 What an axis means is read from the file (tifffile's series axes, the photometric and extra-sample tags) and never
 guessed from a size. A header is believed only as far as the file has bytes to back it.
 """
+import html
 import logging
 import math
 import re
@@ -25,13 +26,13 @@ _MAX_EXPANSION = {COMPRESSION.NONE: 1, COMPRESSION.LZW: 2000, COMPRESSION.DEFLAT
                   COMPRESSION.ADOBE_DEFLATE: 2000, COMPRESSION.JPEG: 2000}
 _MAX_EXPANSION_OTHERS = 40_000
 
+_JPEG = (COMPRESSION.JPEG, COMPRESSION.OJPEG)
 _GREY = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE)
 _ALPHA = (EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA)
 _AXES = {'T': 'time points', 'Z': 'slices', 'Q': 'pages of unstated meaning', 'I': 'pages of unstated meaning'}
 
-_MICROMETRES = {'m': 1e6, 'cm': 1e4, 'mm': 1e3, 'nm': 1e-3, 'pm': 1e-6, 'Å': 1e-4, 'in': 25400.0, 'inch': 25400.0,
+_MICROMETRES = {'m': 1e6, 'cm': 1e4, 'mm': 1e3, 'nm': 1e-3, 'pm': 1e-6, 'Å': 1e-4, 'inch': 25400.0, 'in': 25400.0,
                 **dict.fromkeys(('um', 'µm', 'μm', 'micron', 'microns', 'micrometer', 'micrometre'), 1.0)}
-_PLAUSIBLE_MICROMETRES = (0.01, 10.0)
 
 AGAIN = 'copy or export it again'
 
@@ -104,7 +105,7 @@ def read(path):
         bits = page.bitspersample if isinstance(page.bitspersample, int) else 8 * values.itemsize
         palette = _palette(path, page, values) if channels.kind == 'palette' else None
         return Raster(values, channels.kind, bits, palette, page.photometric == PHOTOMETRIC.MINISWHITE,
-                      page.compression in (COMPRESSION.JPEG, COMPRESSION.OJPEG))
+                      page.compression in _JPEG)
 
 
 def read_size(path):
@@ -121,9 +122,9 @@ def read_size(path):
 def read_pixel_size(path):
     """Micrometres for each pixel of what `read` would return, or None where the file does not tell.
 
-    In this order: OME-XML's PhysicalSizeX with its unit; ImageJ's resolution where its unit is a length; Aperio's MPP;
-    the resolution tags where their unit is the centimetre and 0.01 to 10 micrometres result. Resolutions by the inch are
-    left alone: 72, 96 or 300 dpi are set by programs that know nothing of the microscope.
+    Taken from OME-XML's PhysicalSizeX and its unit, else ImageJ's resolution and its unit, else Aperio's MPP, else the
+    resolution tags where their unit is the centimetre. What is outside 0.001 to 10 micrometres counts as unknown, so
+    do plain resolutions by the inch: 72, 96 or 300 dpi are set by programs that know nothing of the microscope.
 
     Raises:
         CellDataError: If the file is no readable TIFF.
@@ -140,9 +141,7 @@ def read_pixel_size(path):
             found = _number(aperio[1])
         else:
             found = 1e4 * _pixel_length(page) if page.resolutionunit == tifffile.RESUNIT.CENTIMETER else math.nan
-            if not _PLAUSIBLE_MICROMETRES[0] <= found <= _PLAUSIBLE_MICROMETRES[1]:
-                return None
-        return found if 0 < found < math.inf else None
+        return found if 0.001 <= found <= 10 else None
 
 
 def _size(series, axis):
@@ -152,16 +151,20 @@ def _size(series, axis):
 def _largest_series(path, tif):
     """The series (or pyramid level) with most pixels; thumbnails, label and macro images of slides lose to it."""
     found = [level for series in tif.series for level in series.levels
-             if not level.keyframe.is_mask and {'Y', 'X'} <= set(level.axes)]
+             if not level.keyframe.is_mask and {'Y', 'X'} <= set(level.axes) and 0 not in level.shape]
     areas = [_size(level, 'Y') * _size(level, 'X') for level in found]
     if not found:
-        raise CellDataError(path, 'holds no image', AGAIN)
-    if max(areas) == 0 or 0 in found[np.argmax(areas)].shape:
-        raise CellDataError(path, 'holds an image of no pixels', AGAIN)
+        raise CellDataError(path, 'holds no image of at least one pixel', AGAIN)
     if areas.count(max(areas)) > 1:
         raise CellDataError(path, f'holds {areas.count(max(areas))} images of the same size',
                             'save the one that is meant as a file of its own')
-    return found[np.argmax(areas)]
+    # tifffile goes on without the pages that a truncated file lacks, and without ImageJ's planes that have no page.
+    tif.filehandle.seek(tif.pages.next_page_offset)
+    largest = found[np.argmax(areas)]
+    if tif.filehandle.read(tif.tiff.offsetsize) != bytes(tif.tiff.offsetsize) or (
+            tif.is_imagej and largest.kind in ('generic', 'uniform')):
+        raise CellDataError(path, 'lacks some of its images', AGAIN)
+    return largest
 
 
 class _Channels(NamedTuple):
@@ -183,8 +186,8 @@ def _channels(path, series):
         raise CellDataError(path, 'holds several images of several samples each', 'save one as a file of its own')
     stored = _size(series, 'C') * _size(series, 'S')
     if page.photometric in (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR):
-        jpeg = page.compression in (COMPRESSION.JPEG, COMPRESSION.OJPEG)
-        if page.photometric == PHOTOMETRIC.YCBCR and not jpeg:
+        if (page.photometric == PHOTOMETRIC.YCBCR and page.compression not in _JPEG) or (
+                page.compression == COMPRESSION.APERIO_JP2000_YCBC):
             raise CellDataError(path, 'stores YCbCr colours without JPEG compression', 'save it as RGB')
         if page.samplesperpixel < 3 or stored != page.samplesperpixel:
             raise CellDataError(path, f'says RGB but has {page.samplesperpixel} samples', 'save it as RGB or grey')
@@ -204,7 +207,7 @@ def _check_backed_by_bytes(path, tif, series):
     """Refuse a file that ends before its data, or claims more pixels than its bytes can hold."""
     page, end = series.keyframe, tif.filehandle.size
     if any(p is None or p.parent is not tif for p in series.pages):
-        raise CellDataError(path, 'keeps parts of its image in other files', 'save it as one file')
+        raise CellDataError(path, 'lacks planes, or keeps them in other files', 'save it as one file')
     if series.dtype is None or series.dtype.kind not in 'buif':
         raise CellDataError(path, f'has the pixel type {series.dtype}', 'save it as integers or floats')
     if series.dataoffset is not None:
@@ -246,7 +249,7 @@ def _ome_pixel_size(xml, width):
         attributes = dict(re.findall(r'(\w+)\s*=\s*["\']([^"\']*)["\']', element))
         if attributes.get('SizeX') == str(width):
             # The schema's default unit.
-            unit = attributes.get('PhysicalSizeXUnit', 'µm').replace('&#181;', 'µ')
+            unit = html.unescape(attributes.get('PhysicalSizeXUnit', 'µm'))
             return _number(attributes.get('PhysicalSizeX')) * _MICROMETRES.get(unit, math.nan)
     return math.nan
 
