@@ -1,0 +1,106 @@
+"""Reading checkpoints without running what is in them, and refusing those of another model."""
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+
+from cellseg_mm.errors import UserError
+
+
+def read_checkpoint(path):
+    """Read a checkpoint, running none of the code that such a file can hold.
+
+    MMEngine falls back to unrestricted unpickling, which runs whatever the file's author put into it.
+
+    Args:
+        path (str | Path): A file that this project, MMDetection or plain PyTorch wrote.
+
+    Returns:
+        dict: With `state_dict`, and `meta` where the file has it.
+
+    Raises:
+        UserError: If the file is missing, is no checkpoint, or needs code to be run.
+    """
+    if not Path(path).is_file():
+        raise UserError(f'{path}: there is no such checkpoint; training writes best_epoch_<n>.pth to its work dir')
+    # NumPy's arrays and scalars and MMEngine's log buffers are data; `getattr`, which MMEngine allows too, is not.
+    data_types = [HistoryBuffer, np.ndarray, np.dtype, np._core.multiarray._reconstruct, np._core.multiarray.scalar,
+                  *{type(np.dtype(code)) for code in '?bhilqBHILQefd'}]
+    try:
+        with torch.serialization.safe_globals(data_types):
+            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        blocked = re.search(r'GLOBAL (\S+)', str(error))
+        raise UserError(
+            f'{path}: refused, since loading it would run code ({blocked[1]})' if blocked else
+            f'{path}: this is not a checkpoint, or a damaged one') from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise UserError(f'{path}: this is not a checkpoint, or a damaged one') from error
+    if not isinstance(checkpoint, dict):
+        raise UserError(f'{path}: this is not a checkpoint: it holds a {type(checkpoint).__name__}')
+    return checkpoint if 'state_dict' in checkpoint else dict(state_dict=checkpoint)
+
+
+def check_weights(model, checkpoint, path):
+    """Hold a checkpoint against the model that is to take it.
+
+    Args:
+        model (nn.Module): The model.
+        checkpoint (dict): What `read_checkpoint` returned.
+        path (str | Path): Its file, for the message.
+
+    Raises:
+        UserError: If a tensor is missing, left over or of another shape.
+    """
+    wanted, found = model.state_dict(), checkpoint['state_dict']
+    if wanted.keys() != found.keys():
+        raise UserError(
+            f'{path}: the checkpoint is of another model: {len(wanted.keys() - found.keys())} tensors are missing, '
+            f'{len(found.keys() - wanted.keys())} do not belong here; use the config that it was trained with')
+    for name, tensor in wanted.items():
+        if tensor.shape != found[name].shape:
+            raise UserError(
+                f'{path}: the checkpoint is of another model: {name} is {tuple(found[name].shape)}, not '
+                f'{tuple(tensor.shape)}; use the config, and the number of classes, that it was trained with')
+
+
+def check_checkpoint_classes(checkpoint, classes, path):
+    """Raise a UserError if the checkpoint was trained on other classes, or on the same ones in another order."""
+    trained = checkpoint.get('meta', {}).get('dataset_meta', {}).get('classes')
+    if trained is not None and list(trained) != list(classes):
+        raise UserError(f'{path}: trained on the classes {tuple(trained)}, the config has {tuple(classes)}; '
+                        'use the config that it was trained with')
+
+
+def message_hub_to_plain(state):
+    """Turn MMEngine's message hub state into types that load with `weights_only=True`."""
+    scalars = {
+        name: dict(values=torch.as_tensor(buffer._log_history), counts=torch.as_tensor(buffer._count_history),
+                   max_length=buffer.max_length)
+        for name, buffer in state['log_scalars'].items()
+    }
+    return dict(log_scalars=scalars, runtime_info=_plain(state['runtime_info']), resumed_keys=_plain(state['resumed_keys']))
+
+
+def plain_to_message_hub(state):
+    """Undo `message_hub_to_plain`."""
+    scalars = {
+        name: HistoryBuffer(plain['values'].cpu().numpy(), plain['counts'].cpu().numpy(), plain['max_length'])
+        for name, plain in state['log_scalars'].items()
+    }
+    return {**state, 'log_scalars': scalars}
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(item) for item in value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return value

@@ -1,0 +1,102 @@
+"""Loading of configs."""
+import argparse
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+
+from cellseg_mm.errors import UserError
+
+
+def load_config(path, options=None):
+    """Load a config, apply command-line options and carry `data_root`, `classes` and `max_dets` to where they count.
+
+    Args:
+        path (str | Path): A config file.
+        options (dict, optional): Dotted keys and values, as `--cfg-options` gives them.
+
+    Returns:
+        Config: MMEngine's config, complete.
+
+    Raises:
+        UserError: If the file is missing, is not a config or an option does not fit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        known = ', '.join(str(file) for file in sorted(Path('configs').glob('*.py')))
+        raise UserError(f'{path}: there is no such config{f"; there are {known}" if known else ""}')
+    try:
+        config = Config.fromfile(path)
+        config.merge_from_dict(options or {})
+    except UserError:
+        raise
+    except Exception as error:  # a config is Python code: anything can go wrong in it
+        raise UserError(f'{path}: {type(error).__name__}: {error}') from error
+    missing = [key for key in ('model', 'data_root', 'classes', 'max_dets') if key not in config]
+    if missing:
+        raise UserError(f'{path}: it does not set {", ".join(missing)}; start from _base_/cells.py as configs/'
+                        'cell_maskrcnn.py does')
+    propagate(config)
+    return config
+
+
+def propagate(config):
+    """Carry `data_root`, `classes` and `max_dets` to every place that repeats them.
+
+    A config derives these values when it is read, so that a child config or `--cfg-options` that changes one would leave
+    the others behind.
+
+    Args:
+        config (Config): Changed in place.
+    """
+    if isinstance(config.classes, str):  # --cfg-options classes=nucleus
+        config.classes = (config.classes, )
+    for split in ('train', 'val', 'test'):
+        dataset = config.get(f'{split}_dataloader', {}).get('dataset', {})
+        if dataset.get('type') != 'CellDataset':
+            continue
+        dataset.data_root = config.data_root
+        dataset.metainfo = dict(classes=tuple(config.classes))
+        evaluator = config.get(f'{split}_evaluator')
+        if evaluator:
+            evaluator.ann_file = str(Path(config.data_root, dataset.ann_file))
+            if 'max_dets' in evaluator:
+                evaluator.max_dets = config.max_dets
+    _set_num_classes(config.model.get('roi_head', {}), len(config.classes))
+    limits = config.model.get('test_cfg', {})
+    if 'rcnn' in limits:
+        limits.rcnn.max_per_img = config.max_dets
+        limits.rpn.nms_pre = limits.rpn.max_per_img = 2 * config.max_dets
+
+
+def _set_num_classes(node, num_classes):
+    if isinstance(node, list):
+        for item in node:
+            _set_num_classes(item, num_classes)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if key == 'num_classes':
+                node[key] = num_classes
+            else:
+                _set_num_classes(value, num_classes)
+
+
+def parse_options(pairs):
+    """Parse the `key=value` pairs of `--cfg-options` as MMDetection does.
+
+    The command lines take them as plain text, since importing MMEngine takes longer than `--help` should.
+
+    Args:
+        pairs (list[str] | None): Such as `model.backbone.depth=18` or `a.b="[1,2]"`.
+
+    Returns:
+        dict: Dotted keys and their values.
+
+    Raises:
+        UserError: If a pair has no `=`.
+    """
+    namespace = argparse.Namespace()
+    for pair in pairs or []:
+        if '=' not in pair:
+            raise UserError(f'--cfg-options: {pair!r} is not of the form key=value')
+    DictAction(['--cfg-options'], 'cfg_options')(None, namespace, pairs or [])
+    return namespace.cfg_options

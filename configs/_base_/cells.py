@@ -1,0 +1,57 @@
+# The data: where it is, its classes, how it is loaded and scored. Change the first three lines here, in a config of
+# your own, or by --cfg-options; the tools carry them to every place below and in the model that depends on them.
+data_root = 'data/cells'
+classes = ('class1', 'class2', 'class3', 'class4')
+max_dets = 1000  # how many cells are looked for in an image; the true images hold up to 772
+
+batch_size = 4
+num_workers = 2
+image_scale = (1333, 800)  # longest and shortest side in pixels after resizing
+
+# What usually stays.
+train_pipeline = [
+    dict(type='LoadTiffImage'),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='Resize', scale=image_scale, keep_ratio=True),
+    dict(type='PackDetInputs'),
+]
+test_pipeline = [
+    dict(type='LoadTiffImage'),
+    dict(type='Resize', scale=image_scale, keep_ratio=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
+train_dataloader = dict(
+    batch_size=batch_size,
+    num_workers=num_workers,
+    worker_init_fn=dict(type='seed_worker'),
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(
+        type='CellDataset',
+        data_root=data_root,
+        ann_file='annotations/train.json',
+        metainfo=dict(classes=classes),
+        pipeline=train_pipeline))
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=num_workers,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='CellDataset',
+        data_root=data_root,
+        ann_file='annotations/val.json',
+        metainfo=dict(classes=classes),
+        test_mode=True,
+        pipeline=test_pipeline))
+test_dataloader = dict(
+    batch_size=1,
+    num_workers=num_workers,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='CellDataset',
+        data_root=data_root,
+        ann_file='annotations/test.json',
+        metainfo=dict(classes=classes),
+        test_mode=True,
+        pipeline=test_pipeline))
+val_evaluator = dict(type='CellMetric', ann_file=f'{data_root}/annotations/val.json', max_dets=max_dets)
+test_evaluator = dict(type='Submission', ann_file=f'{data_root}/annotations/test.json')
