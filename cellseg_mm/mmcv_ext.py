@@ -14,7 +14,7 @@ import torch.nn.functional as F
 import torchvision  # noqa: F401 (registers torch.ops.torchvision)
 
 _tv = torch.ops.torchvision
-_MAX_SAMPLES = 2 ** 24  # values gathered at once by the maximum poolings: 64 MB in fp32
+_MAX_SAMPLES = 2 ** 22  # values gathered at once: with their indices, some 250 MB
 
 
 def __getattr__(name):
@@ -90,25 +90,17 @@ def roi_align_forward(input, rois, output, argmax_y, argmax_x, aligned_height, a
     if pool_mode == 1:
         output.copy_(_tv.roi_align(input, rois, spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned))
         return
-    height, width = input.shape[2:]
+    size, (height, width) = (aligned_height, aligned_width), input.shape[2:]
     pixels = input.permute(0, 2, 3, 1).flatten(0, 2)
-    start, step, grid = _roi_align_bins(rois, (aligned_height, aligned_width), spatial_scale, sampling_ratio, aligned)
-    for chunk in _roi_chunks(grid, output[:1].numel()):
-        most = grid[chunk].amax(0).clamp(min=1).long().tolist()
-        axes = []
-        for axis, (count, extent) in enumerate([(aligned_height, height), (aligned_width, width)]):
-            index = torch.arange(most[axis], device=input.device)
-            bins = torch.arange(count, device=input.device)[:, None]
-            at = _roi_align_coordinates(*(part[chunk, axis, None, None] for part in (start, step, grid)), bins, index)
-            axes.append((_corners(at, extent), index < grid[chunk, axis, None, None]))
-        (rows, valid_rows), (columns, valid_columns) = axes
+    bins = _roi_align_bins(rois, size, spatial_scale, sampling_ratio, aligned)
+    for chunk in _roi_chunks(bins[2], output[:1].numel()):
+        (rows, valid_rows), (columns, valid_columns) = _roi_align_samples(bins, chunk, size, (height, width))
         image = rois[chunk, 0].long()[:, None, None, None, None]
         values = 0
         for (y, weight_y), (x, weight_x) in itertools.product(rows, columns):
             pixel = (image * height + y[..., None, None]) * width + x[:, None, None]
             values = values + (weight_y[..., None, None] * weight_x[:, None, None])[..., None] * pixels[pixel]
-        best, row, column, empty = _max_of_bins(values, valid_rows.expand(len(chunk), aligned_height, -1),
-                                                valid_columns.expand(len(chunk), aligned_width, -1))
+        best, row, column, empty = _max_of_bins(values, valid_rows, valid_columns)
         output[chunk] = best.to(output.dtype)
         argmax_y[chunk] = row.masked_fill(empty, -1).to(argmax_y.dtype)
         argmax_x[chunk] = column.masked_fill(empty, -1).to(argmax_x.dtype)
@@ -117,26 +109,55 @@ def roi_align_forward(input, rois, output, argmax_y, argmax_x, aligned_height, a
 def roi_align_backward(grad_output, rois, argmax_y, argmax_x, grad_input, aligned_height, aligned_width, spatial_scale,
                        sampling_ratio, pool_mode, aligned):
     grad_output, rois = _common(grad_output, rois)
-    images, channels, height, width = grad_input.shape
-    if pool_mode == 1:
-        grad_input.copy_(_tv._roi_align_backward(grad_output, rois, spatial_scale, aligned_height, aligned_width,
-                                                 images, channels, height, width, sampling_ratio, aligned))
-        return
     size = aligned_height, aligned_width
-    start, step, grid = _roi_align_bins(rois, size, spatial_scale, sampling_ratio, aligned)
-    device = grad_output.device
-    bins = torch.arange(aligned_height, device=device)[:, None], torch.arange(aligned_width, device=device)
+    if pool_mode == 1 and grad_output.device.type != 'cpu':
+        grad_input.copy_(_tv._roi_align_backward(grad_output, rois, spatial_scale, *size, *grad_input.shape,
+                                                 sampling_ratio, aligned))
+        return
+    bins = _roi_align_bins(rois, size, spatial_scale, sampling_ratio, aligned)
+    if pool_mode == 1:
+        grad_input.copy_(_roi_align_average_backward(grad_output, rois, bins, grad_input.shape))
+    else:
+        grad_input.copy_(_roi_align_max_backward(grad_output, rois, bins, (argmax_y, argmax_x), grad_input.shape))
+
+
+def _roi_align_average_backward(grad_output, rois, bins, shape):
+    """The transposed interpolation as one sparse matrix: several times as fast as torchvision's loop on the CPU."""
+    images, channels, height, width = shape
+    size = grad_output.shape[2:]
+    total = grad_output.new_zeros(images * height * width, channels)
+    for chunk in _roi_chunks(bins[2], 4 * size.numel()):
+        (y, weight_y), (x, weight_x) = (
+            (torch.cat([pixel for pixel, _ in corners], -1),
+             torch.cat([weight * valid for _, weight in corners], -1) / bins[2][chunk, axis, None, None].clamp(min=1))
+            for axis, (corners, valid) in enumerate(_roi_align_samples(bins, chunk, size, (height, width))))
+        image = rois[chunk, 0].long()[:, None, None, None, None]
+        pixel = (image * height + y[:, :, None, :, None]) * width + x[:, None, :, None]
+        weight = weight_y[:, :, None, :, None] * weight_x[:, None, :, None]
+        number = torch.arange(len(chunk) * size.numel()).view(len(chunk), *size, 1, 1).expand_as(weight)
+        used = weight != 0
+        matrix = torch.sparse_coo_tensor(torch.stack([pixel[used], number[used]]), weight[used],
+                                         (len(total), len(chunk) * size.numel()), check_invariants=False)
+        with torch.autocast('cpu', enabled=False):
+            total.addmm_(matrix, grad_output[chunk].permute(0, 2, 3, 1).flatten(0, 2))
+    return total.view(images, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _roi_align_max_backward(grad_output, rois, bins, argmax, shape):
+    _, channels, height, width = shape
     rows, columns = (
-        _corners(_roi_align_coordinates(*(part[:, axis, None, None, None] for part in (start, step, grid)), bins[axis],
-                                        argmax), extent)
-        for axis, (argmax, extent) in enumerate([(argmax_y, height), (argmax_x, width)]))
-    plane = rois[:, 0].long()[:, None, None, None] * channels + torch.arange(channels, device=device)[:, None, None]
-    grad_output = grad_output.where(argmax_y >= 0, 0)
-    total = grad_output.new_zeros(grad_input.numel())
+        _corners(_roi_align_coordinates(*(part[:, axis, None, None, None] for part in bins), number, sample), extent)
+        for axis, (number, sample, extent) in enumerate([
+            (torch.arange(grad_output.shape[2], device=rois.device)[:, None], argmax[0], height),
+            (torch.arange(grad_output.shape[3], device=rois.device), argmax[1], width)]))
+    channel = torch.arange(channels, device=rois.device)[:, None, None]
+    plane = rois[:, 0].long()[:, None, None, None] * channels + channel
+    grad_output = grad_output.where(argmax[0] >= 0, 0)
+    total = grad_output.new_zeros(shape.numel())
     for (y, weight_y), (x, weight_x) in itertools.product(rows, columns):
         pixel = (plane * height + y) * width + x
         total.index_add_(0, pixel.flatten(), (grad_output * weight_y * weight_x).flatten())
-    grad_input.copy_(total.view_as(grad_input))
+    return total.view(shape)
 
 
 def _roi_align_bins(rois, size, spatial_scale, sampling_ratio, aligned):
@@ -146,6 +167,15 @@ def _roi_align_bins(rois, size, spatial_scale, sampling_ratio, aligned):
     extent = end - start if aligned else (end - start).clamp(min=1)
     step = extent / extent.new_tensor(size)
     return start, step, torch.full_like(step, sampling_ratio) if sampling_ratio > 0 else step.ceil().clamp(min=0)
+
+
+def _roi_align_samples(bins, chunk, size, extents):
+    """For rows, then columns: the samples' two pixels with weights, and which samples exist, (K, bins, samples)."""
+    for axis, (count, extent) in enumerate(zip(size, extents, strict=True)):
+        start, step, grid = (part[chunk, axis, None, None] for part in bins)
+        sample = torch.arange(max(1, int(grid.max())), device=grid.device)
+        at = _roi_align_coordinates(start, step, grid, torch.arange(count, device=grid.device)[:, None], sample)
+        yield _corners(at, extent), (sample < grid).expand_as(at)
 
 
 def _roi_align_coordinates(start, step, grid, number, sample):
@@ -159,7 +189,7 @@ def _corners(at, extent):
     at = at.clamp(0, extent - 1)
     low = at.floor()
     weight = at - low
-    return ((low.long(), (1 - weight) * inside), ((low.long() + 1).clamp(max=extent - 1), weight * inside))
+    return (low.long(), (1 - weight) * inside), ((low.long() + 1).clamp(max=extent - 1), weight * inside)
 
 
 def _roi_chunks(samples, values_per_sample):
