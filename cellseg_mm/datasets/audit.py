@@ -194,7 +194,7 @@ def warn(train, test, classes):
     for report in (*train, *test):
         alike[report.digest].append(report.key)
     found['images that are equal, pixel for pixel'] = [' = '.join(keys) for keys in alike.values() if len(keys) > 1]
-    return [f'{len(what)} {kind}: {", ".join(what[:NAMED])}' + (', ...' if len(what) > NAMED else '')
+    return [f'{kind}: {len(what)} ({", ".join(what[:NAMED])}' + (', ...)' if len(what) > NAMED else ')')
             for kind, what in found.items() if what]
 
 

@@ -61,7 +61,7 @@ class Layout:
         for name in self.classes:
             if name not in names:
                 count = sum(name in s.labels or any(a['category'] == name for a in s.annotations) for s in self.train)
-                self.warnings.append(f'{name}: left out, in {count} images, since --classes does not name it')
+                self.warnings.append(f'class {name}, left out since --classes does not name it: in {count} images')
         self.classes = list(names)
 
 
@@ -166,7 +166,7 @@ def find_coco(path, images=None):
                                                   'segmentation': annotation.get('segmentation'),
                                                   'category': names[annotation['category_id']]})
     if crowds:
-        layout.warnings.append(f'{crowds} crowd regions left out: they are not single cells')
+        layout.warnings.append(f'crowd regions, left out since they are not single cells: {crowds}')
     for record in sorted(records['images'], key=lambda r: r['file_name']):
         name = Path(record['file_name'].replace('\\', '/'))
         image = next((path for path in (folder / name, folder / name.name) if path.is_file()), None)
