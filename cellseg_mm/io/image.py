@@ -44,7 +44,10 @@ def read_image(path, percentiles=(0.1, 99.9)):
 
     Raises:
         CellDataError: If the file cannot be read as one image; says why and what to do.
+        UserError: If the percentiles do not rise within 0 to 100.
     """
+    if not 0 <= percentiles[0] < percentiles[1] <= 100:
+        raise UserError(f'percentiles have to rise within 0 to 100, unlike {percentiles}')
     with reading(path):
         raster = _read(path)
         values = raster.values

@@ -102,6 +102,9 @@ def read(path):
         values = np.moveaxis(values.reshape([_size(series, axis) for axis in channels.order]),
                              [channels.order.index('Y'), channels.order.index('X')], [0, 1])
         values = values.reshape(*values.shape[:2], -1)[..., :channels.count]
+        if channels.kind == 'palette' and values.dtype == bool:
+            # Indices; NumPy would take them for a mask.
+            values = values.view(np.uint8)
         bits = page.bitspersample if isinstance(page.bitspersample, int) else 8 * values.itemsize
         palette = _palette(path, page, values) if channels.kind == 'palette' else None
         return Raster(values, channels.kind, bits, palette, page.photometric == PHOTOMETRIC.MINISWHITE,

@@ -1,5 +1,7 @@
 import os
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from pathlib import Path
@@ -235,6 +237,12 @@ def test_an_unknown_suffix_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(UserError, match='choose one of these suffixes'):
         write_image(tmp_path / 'image.xyz', RGB)
     assert not list(tmp_path.iterdir())
+
+
+def test_reading_images_needs_neither_torch_nor_mmdetection():
+    code = 'import sys, cellseg_mm.io.image; print({"torch", "mmcv", "mmdet", "mmengine"} & set(sys.modules))'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert done.stdout == 'set()\n'
 
 
 @real

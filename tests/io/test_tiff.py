@@ -1,6 +1,7 @@
 import contextlib
 import io
 import logging
+import struct
 import tracemalloc
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tifffile import TiffWriter
 
-from cellseg_mm.errors import CellDataError
+from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.io.image import read_image, read_image_size, read_label_map, read_pixel_size
 
 RNG = np.random.default_rng(0)
@@ -141,6 +142,27 @@ def test_palettes_expand_for_images_and_stay_ids_for_labels(tiff, scale):
     path = tiff(GREY, photometric='palette', colormap=palette * np.uint16(scale))
     np.testing.assert_array_equal(read_image(path), bgr(palette.T[GREY]))
     np.testing.assert_array_equal(read_label_map(path), GREY)
+
+
+def test_palettes_of_one_bit_are_indices_not_a_mask(tmp_path):
+    path = tmp_path / 'bilevel.tif'
+    Image.fromarray(GREY > 99).save(path)
+    with tifffile.TiffFile(path) as tif:
+        photometric, last = (tif.pages[0].tags[name] for name in ('PhotometricInterpretation', 'PlanarConfiguration'))
+    data = bytearray(path.read_bytes())
+    data[photometric.valueoffset] = 3
+    # Neither library writes this form: the last tag gives its place to the colour map, six 16-bit numbers at the end.
+    data[last.offset:last.offset + 12] = struct.pack('<HHII', 320, 3, 6, len(data))
+    data += struct.pack('<6H', *(257 * value for value in (10, 200, 20, 210, 30, 220)))
+    path.write_bytes(data)
+    np.testing.assert_array_equal(read_image(path), np.where(GREY > 99, 1, 0)[..., None] * 190 + [30, 20, 10])
+    np.testing.assert_array_equal(read_label_map(path), GREY > 99)
+
+
+def test_percentiles_that_do_not_rise_are_not_the_files_fault(tiff):
+    for percentiles in ((99, 1), (-1, 99), (0, 101), (5, 5)):
+        with pytest.raises(UserError, match='percentiles have to rise'):
+            read_image(tiff(GREY), percentiles)
 
 
 def test_two_and_three_channels_become_red_green_blue(tiff):
