@@ -185,8 +185,8 @@ def _grid(reach):
 
 
 def _grain(rng, shape, sigma):
-    noise = ndimage.gaussian_filter(rng.normal(size=shape), sigma)
-    return noise / noise.std()
+    # White noise of variance 1 has the standard deviation 1 / (2 sqrt(pi) sigma) after the filter.
+    return ndimage.gaussian_filter(rng.normal(size=shape), sigma) * 2 * np.sqrt(np.pi) * sigma
 
 
 def _epithelial(rng):
@@ -410,6 +410,8 @@ def write_demo_data(root, train=80, test=20, seed=0):
 
 def _claim(root, settings):
     """Refuse a folder that holds other data, else mark it as ours."""
+    if root.exists() and not root.is_dir():
+        raise CellDataError(root, 'is a file', 'name a folder')
     marker = root / MARKER
     if marker.is_file():
         if marker.read_text(encoding='utf-8') != json.dumps(settings):
@@ -443,7 +445,7 @@ def _plan(rng, train, test):
     for name, amounts in wanted.items():
         # Rounding the running sum, not each image, spreads the rare classes evenly over images and groups.
         whole = np.diff(np.floor(amounts.cumsum() + rng.uniform()), prepend=0).astype(int)
-        for plan, amount in zip(plans, whole * (cells > 0), strict=True):
+        for plan, amount in zip(plans, whole, strict=True):
             plan.setdefault('counts', {})[name] = int(amount)
     return plans
 
