@@ -1,0 +1,133 @@
+"""Pictures of what the training pipeline yields, image and ground truth as the model gets them."""
+import re
+from collections import Counter
+from copy import deepcopy
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmdet.registry import DATASETS
+from mmdet.structures.mask import PolygonMasks
+from mmengine.registry import init_default_scope
+from mmengine.runner import set_random_seed
+from pycocotools import mask as coco_mask
+
+from cellseg_mm.errors import UserError
+from cellseg_mm.io.image import write_image
+from cellseg_mm.progress import track
+from cellseg_mm.visualization.overlay import (
+    class_colours,
+    count_of,
+    draw_instances,
+    enlarge,
+    readable_scale,
+    side_by_side,
+)
+
+_BOX = 0.45
+
+
+def browse(config, out_dir, split='train', count=8):
+    """Write a PNG for each of some images, spread over the data set: what the model is fed, and its ground truth.
+
+    Args:
+        config (Config): As `load_config` returns it.
+        out_dir (str | Path): Where to write; files are named after the image's place in the data set, and its own name.
+        split (str): 'train', or 'val' for the validation images, sent through the training pipeline too.
+        count (int): How many images, at most.
+
+    Returns:
+        list[Path]: The files written. The same call draws the same augmentations.
+
+    Raises:
+        UserError: If the data set is empty.
+        CellDataError: If its files cannot be used.
+    """
+    init_default_scope('mmdet')
+    set_random_seed(0)
+    dataset = DATASETS.build(_dataset_config(config, split))
+    if not len(dataset):
+        raise UserError(f'the {split} data set is empty: there is no image that the filter_cfg of its config lets pass')
+    classes = dataset.metainfo['classes']
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int)).tolist()
+    paths = []
+    for index in track(chosen, 'drawing overlays', len(chosen)):
+        item = dataset[index]
+        source = Path(item['data_samples'].metainfo.get('img_path', 'image'))
+        name = re.sub(r'[^\w.-]+', '_', f'{source.parent.name}_{source.stem}')
+        paths.append(Path(out_dir, f'{split}_{index:04d}_{name}.png'))
+        write_image(paths[-1], picture(item['inputs'], item['data_samples'].gt_instances, classes))
+    return paths
+
+
+def _dataset_config(config, split):
+    dataset = deepcopy(config.train_dataloader.dataset)
+    inner = dataset
+    while 'dataset' in inner:  # a wrapper
+        inner = inner.dataset
+    # MMEngine fails to pack a data set that is empty; unpacked, it can be asked for its length.
+    inner.serialize_data = False
+    if split == 'val':
+        # The validation pipeline loads no ground truth.
+        other = config.val_dataloader.dataset
+        inner.update({key: other[key] for key in ('ann_file', 'data_root', 'data_prefix') if key in other})
+    return dataset
+
+
+def picture(inputs, instances, classes):
+    """Draw an image beside the same with its ground truth: outlines, boxes lightly, counts of each class.
+
+    Args:
+        inputs (torch.Tensor): (3, H, W) BGR, as PackDetInputs packs it.
+        instances (InstanceData): `labels`, `bboxes` and, unless the pipeline loads none, `masks`.
+        classes (Sequence[str]): Names of the classes.
+
+    Returns:
+        numpy.ndarray: uint8 BGR.
+    """
+    image = np.ascontiguousarray(inputs.numpy().transpose(1, 2, 0).clip(0, 255).astype(np.uint8))
+    labels, colours = instances.labels.tolist(), class_colours(len(classes))
+    boxes = getattr(instances.bboxes, 'tensor', instances.bboxes).numpy()
+    scale = readable_scale(image.shape)
+    crops = instance_crops(instances.masks, boxes) if 'masks' in instances else []
+    drawn = draw_instances(image, crops, labels[:len(crops)], colours, scale)
+    light = drawn.copy()
+    for (left, top, right, bottom), label in zip((boxes * scale).round().astype(int), labels, strict=True):
+        cv2.rectangle(light, (left, top), (right - 1, bottom - 1), colours[label])
+    drawn = cv2.addWeighted(light, _BOX, drawn, 1 - _BOX, 0)
+    counts = Counter(labels)
+    return side_by_side(
+        [(f'Fed to the model: {image.shape[1]} x {image.shape[0]}', enlarge(image, scale)),
+         (f'Ground truth: {count_of(len(labels), "cell")}', drawn)],
+        [(f'{name}: {counts[label]:,}', colours[label]) for label, name in enumerate(classes)])
+
+
+def instance_crops(masks, boxes):
+    """Cut instances out of MMDetection's masks, each around its box, since a look at the whole costs cells x pixels.
+
+    Args:
+        masks (BitmapMasks | PolygonMasks): Of N instances.
+        boxes (numpy.ndarray): Their boxes (N, 4), x1, y1, x2, y2 in pixels.
+
+    Returns:
+        list[tuple]: (x, y, bitmap) of each.
+    """
+    if isinstance(masks, PolygonMasks):
+        return [_crop_of_polygons(polygons, masks.height, masks.width) for polygons in masks.masks]
+    # As much again on each side shows a mask that lies beside its box, as a faulty transform may leave it.
+    sizes = np.maximum(boxes[:, 2:] - boxes[:, :2], 1)
+    starts = np.floor(boxes[:, :2] - sizes).clip(0).astype(int)
+    ends = np.ceil(boxes[:, 2:] + sizes).clip(0).astype(int)
+    return [(x, y, (mask[y:bottom, x:right] > 0).astype(np.uint8))
+            for mask, (x, y), (right, bottom) in zip(masks.masks, starts.tolist(), ends.tolist(), strict=True)]
+
+
+def _crop_of_polygons(polygons, height, width):
+    points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in polygons])
+    x, y = np.floor(points.min(axis=0)).clip(0).astype(int).tolist()
+    right, bottom = np.minimum(np.ceil(points.max(axis=0)).astype(int) + 1, (width, height)).tolist()
+    if right <= x or bottom <= y:
+        return 0, 0, np.zeros((0, 0), np.uint8)
+    shifted = [(np.reshape(polygon, (-1, 2)) - (x, y)).ravel().tolist() for polygon in polygons]
+    rle = coco_mask.merge(coco_mask.frPyObjects(shifted, bottom - y, right - x))
+    return x, y, coco_mask.decode(rle)
