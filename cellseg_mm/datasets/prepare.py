@@ -180,13 +180,14 @@ def _inspect(pair):
 @contextmanager
 def _pool(workers):
     """Processes that end with this one, however it ends."""
-    # A started process, unlike a forked one, inherits no lock that a thread of this one holds. It inherits that
-    # interrupts are ignored, which leaves Ctrl-C to this process.
+    others = multiprocessing.active_children()
+    # A spawned process, unlike a forked one, inherits no lock that a thread of this one holds.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _end_with_parent)
+    # It does inherit that interrupts are ignored, which leaves Ctrl-C to this process alone.
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    pool, others = ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _end_with_parent), _children()
     try:
-        pool.submit(os.getpid)
-        started = _children() - others
+        for _ in range(workers):
+            pool.submit(os.getpid)
     finally:
         signal.signal(signal.SIGINT, handler)
     try:
@@ -195,15 +196,11 @@ def _pool(workers):
         raise UserError('a worker process died, perhaps for lack of memory: try again with --workers 1') from None
     except BaseException:
         # An interrupt does not wait for the images at hand.
-        for process in started:
+        for process in set(multiprocessing.active_children()) - set(others):
             process.terminate()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _children():
-    return set(multiprocessing.active_children())
 
 
 def _end_with_parent():
