@@ -410,8 +410,10 @@ def write_demo_data(root, train=80, test=20, seed=0):
 
 def _claim(root, settings):
     """Refuse a folder that holds other data, else mark it as ours."""
-    if root.exists() and not root.is_dir():
-        raise CellDataError(root, 'is a file', 'name a folder')
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise CellDataError(root, 'is or lies below a file', 'name a folder') from None
     marker = root / MARKER
     if marker.is_file():
         if marker.read_text(encoding='utf-8') != json.dumps(settings):

@@ -201,8 +201,10 @@ def test_demo_data_of_other_settings_is_refused(tmp_path):
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / 'file').write_text('mine')
-    with pytest.raises(UserError, match='is a file'):
-        write_demo_data(tmp_path / 'file')
+    for root in 'file', 'file/below':
+        with pytest.raises(UserError, match='a file; name a folder'):
+            write_demo_data(tmp_path / root)
+    assert (tmp_path / 'file').read_text() == 'mine'
 
 
 def test_negative_numbers_are_refused(tmp_path):
