@@ -67,7 +67,7 @@ def encode_segmentation(segmentation, height, width):
         ValueError: If it is none of these, or of another size than the image; the message says what is wrong.
     """
     if isinstance(segmentation, dict) and {'size', 'counts'} <= segmentation.keys():
-        return _encode_rle(segmentation['counts'], list(segmentation['size']), height, width)
+        return _encode_rle(segmentation['counts'], segmentation['size'], height, width)
     if not isinstance(segmentation, list) or not segmentation:
         raise ValueError('it has no segmentation')
     polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]

@@ -3,6 +3,7 @@
 Every layout yields `Sample`s and the problems seen on the way. Nothing is decoded here but JSON.
 """
 import json
+import os
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -169,13 +170,14 @@ def find_coco(path, images=None):
         layout.warnings.append(f'crowd regions, left out since they are not single cells: {crowds}')
     for record in sorted(records['images'], key=lambda r: r['file_name']):
         name = Path(record['file_name'].replace('\\', '/'))
-        image = next((path for path in (folder / name, folder / name.name) if path.is_file()), None)
+        # os.path.isfile, unlike Path.is_file, takes names of any length for missing files.
+        image = next((path for path in (folder / name, folder / name.name) if os.path.isfile(path)), None)  # noqa: PTH113
         if image is None:
             layout.problems.append(CellDataError(
                 folder / name, f'is listed in {path} but does not exist',
                 'name the folder that holds the images by --images'))
             continue
-        size = tuple(record[name] for name in ('height', 'width') if name in record)
+        size = tuple(record[name] for name in ('height', 'width') if record.get(name) is not None)
         layout.train.append(Sample(name.with_suffix('').as_posix(), image, {}, tuple(cells[record['id']]),
                                    size if len(size) == 2 else None))
     _report_repeats(path, 'image', (sample.image for sample in layout.train), layout.problems)

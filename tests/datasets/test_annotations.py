@@ -104,6 +104,7 @@ def test_each_form_of_segmentation_gives_the_same_mask(segmentation):
     ([['a', 'b', 'c', 'd', 'e', 'f']], 'three points'),
     ([[0, 0, 1e12, 0, 1e12, 1e12]], 'far outside'),
     ({'size': [4, 3], 'counts': [3, 2, 1, 2, 4]}, 'of size'),
+    ({'size': 12, 'counts': [12]}, 'of size'),
     ({'size': [3, 4], 'counts': [3, 2, 1, 2]}, 'add up'),
     ({'size': [3, 4], 'counts': [13, -1]}, 'add up'),
     ({'size': [3, 4], 'counts': []}, 'add up'),

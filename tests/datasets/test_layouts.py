@@ -139,6 +139,7 @@ class TestCoco:
 
     @pytest.mark.parametrize(('change', 'problem'), [
         (lambda d: d['images'].append({'id': 1, 'file_name': 'gone.png'}), 'gone.png: is listed in'),
+        (lambda d: d['images'].append({'id': 1, 'file_name': 300 * 'x'}), 'xxx: is listed in'),
         (lambda d: d['images'].append({'id': 9, 'file_name': 's/a.png'}), 'image id 9 occurs 2 times'),
         (lambda d: d['images'].append({'id': 1, 'file_name': 'x/b.png'}), 'b.png occurs 2 times'),
         (lambda d: d['images'].append({'id': 'one', 'file_name': 'c.png'}), 'images[2]: lacks a usable id'),
