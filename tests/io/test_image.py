@@ -50,6 +50,11 @@ def test_jpeg_is_read_as_opencv_reads_it(save):
         assert read_image_size(path) == (37, 53)
 
 
+def test_jpegs_in_cmyk_become_rgb(save):
+    path = save(np.full((16, 16, 3), (200, 100, 50), np.uint8), '.jpg', mode='CMYK')
+    assert np.abs(read_image(path).astype(int) - (50, 100, 200)).max() <= 3
+
+
 def test_the_format_is_known_by_content_not_by_name(save, tmp_path):
     renamed = tmp_path / 'image.tif'
     renamed.write_bytes(save(RGB, '.png').read_bytes())

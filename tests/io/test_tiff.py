@@ -356,6 +356,47 @@ def test_a_claim_beyond_the_file_is_refused_before_memory_is_taken(tmp_path):
         tracemalloc.stop()
 
 
+def patched(data, name, value):
+    """The file with the first value of one tag of its first page replaced, type and count kept."""
+    with tifffile.TiffFile(io.BytesIO(data)) as tif:
+        tag = tif.pages[0].tags[name]
+        size = {3: 2, 4: 4, 16: 8}[tag.dtype]
+    return data[:tag.valueoffset] + value.to_bytes(size, 'little') + data[tag.valueoffset + size:]
+
+
+LZW = file_of(RGB, photometric='rgb', compression='lzw', rowsperstrip=4, metadata=None)
+
+
+@pytest.mark.parametrize(('data', 'problem'), [
+    (patched(LZW, 'ImageLength', 0), 'holds no image of at least one pixel'),
+    (patched(LZW, 'ImageWidth', 0), 'holds no image of at least one pixel'),
+    (patched(LZW, 'ImageLength', 41), 'lacks some of its strips or tiles'),
+    (patched(LZW, 'StripOffsets', 0), 'lacks some of its strips or tiles'),
+    (patched(LZW, 'StripByteCounts', 0), 'lacks some of its strips or tiles'),
+    (LZW[:-1], 'ends before its pixels do'),
+    (file_of(GREY)[:-1], 'ends before its pixels do'),
+    (file_of(np.stack([GREY] * 2), ome=True, photometric='minisblack', metadata={'axes': 'CYX'})
+     .replace(b'SizeC="2"', b'SizeC="3"'), 'lacks planes, or keeps them in other files')])
+def test_what_is_missing_is_named(tmp_path, data, problem):
+    path = tmp_path / 'part.tif'
+    path.write_bytes(data)
+    with pytest.raises(CellDataError, match=problem):
+        read_image(path)
+
+
+def test_imagej_planes_without_a_page_of_their_own_are_not_forgotten(tmp_path):
+    data = file_of(np.stack([GREY, GREY]), imagej=True, metadata={'axes': 'CYX'})
+    with tifffile.TiffFile(io.BytesIO(data)) as tif:
+        first = tif.pages[0]
+        after, end = first.offset + 2 + 12 * len(first.tags), first.dataoffsets[0] + first.nbytes
+    path = tmp_path / 'hyperstack.tif'
+    path.write_bytes(data[:after] + bytes(4) + data[after + 4:])
+    assert read_image(path)[..., 1].tolist() == GREY.tolist()
+    path.write_bytes(path.read_bytes()[:end + 9])
+    with pytest.raises(CellDataError, match='lacks some of its images'):
+        read_image(path)
+
+
 def _samples():
     pyramid = io.BytesIO()
     with TiffWriter(pyramid) as writer:
