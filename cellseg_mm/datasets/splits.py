@@ -193,7 +193,7 @@ def _both_sides(weights):
     priority = _priority(weights)
 
     def worth(state):
-        return sum(priority[k] for k in range(len(priority)) if state[0] & state[1] >> k & 1)
+        return sum(priority[k] for k in range(len(priority)) if (state[0] & state[1]) >> k & 1)
 
     states = {(0, 0): ()}
     for group, mask in enumerate(masks):

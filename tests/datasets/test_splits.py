@@ -84,13 +84,21 @@ def test_where_not_all_classes_can_be_on_both_sides_the_rare_ones_are():
 
 
 def test_a_split_that_local_moves_miss_is_still_found():
-    # Pairs of groups share a class each, along a chain: only the two alternating splits part every pair.
-    groups = np.arange(16)
+    # Each class is in two groups. Three classes form a triangle, so nine of the ten are the most; moves end with eight.
+    pairs = ((0, 1), (6, 7), (5, 9), (7, 9), (2, 5), (2, 9), (3, 6), (2, 3), (1, 2), (2, 8))
+    cells = ((5, 1), (50, 50), (400, 5), (400, 1), (1, 5), (1, 400), (400, 50), (1, 5), (1, 1), (5, 400))
+    counts = np.zeros((10, 10), np.int64)
+    for k in range(10):
+        counts[pairs[k], k] = cells[k]
+    assert on_both_sides(counts, split_groups(np.arange(10), counts, 0.05, 0)).sum() == 9
+
+
+def test_a_chain_of_groups_that_two_splits_alone_satisfy_is_solved():
     counts = np.zeros((16, 15), np.int64)
     counts[np.arange(15), np.arange(15)] = counts[np.arange(1, 16), np.arange(15)] = 1
-    shuffled = np.random.default_rng(0).permutation(16)
+    counts = counts[np.random.default_rng(0).permutation(16)]
     for fraction in (0.05, 0.5):
-        assert on_both_sides(counts[shuffled], split_groups(groups, counts[shuffled], fraction, 0)).all()
+        assert on_both_sides(counts, split_groups(np.arange(16), counts, fraction, 0)).all()
 
 
 def test_a_class_in_one_group_does_not_upset_the_split():
