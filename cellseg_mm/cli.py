@@ -10,6 +10,11 @@ _DISK_REMEDIES = {
     errno.EDQUOT: 'the disk quota is used up: free some space, or name another folder',
     errno.EROFS: 'the file system is read-only: name another folder',
     errno.EACCES: 'permission denied: name a folder that you may write to',
+    errno.EFBIG: 'the file would be larger than allowed here: name another folder',
+    errno.EEXIST: 'there is a file of that name: name another folder',
+    errno.ENOTDIR: 'a part of that path is a file: name another folder',
+    errno.EISDIR: 'this is a folder: name a file',
+    errno.ENOENT: 'there is no such file or folder: check the path',
 }
 
 
@@ -38,5 +43,6 @@ def run(main):
 
 
 def _fail(message):
-    print('error: ' + ' '.join(message.split()), file=sys.stderr)
+    if os.environ.get('RANK', '0') == '0':  # once, not by every process of a distributed run
+        print('error: ' + ' '.join(message.split()), file=sys.stderr)
     return 2

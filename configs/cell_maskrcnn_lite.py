@@ -1,5 +1,5 @@
-# The same model on EfficientNet-Lite0, for CPUs and for machines that reach no model hub: its ImageNet weights come with
-# a pip package. Light FPN and heads, anchors that fit cells, images enlarged so that cells span several feature cells.
+# The same model on EfficientNet-Lite0, for CPUs and for machines that reach no model hub: its ImageNet weights come
+# with a pip package. Light FPN and heads, anchors that fit cells, images enlarged so that cells span feature cells.
 _base_ = 'cell_maskrcnn.py'
 batch_size = 4
 channels = 128

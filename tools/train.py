@@ -6,7 +6,8 @@ from cellseg_mm import cli
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description='Train a model. The best checkpoint, logs and curves go to the work dir.')
+    parser = argparse.ArgumentParser(
+        description='Train a model. The best checkpoint, logs and curves go to the work dir.')
     parser.add_argument('config', help='config file, such as configs/cell_maskrcnn.py')
     parser.add_argument('--work-dir', help='folder for checkpoints and logs (default: work_dirs/<config name>)')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',

@@ -37,7 +37,7 @@ def read_checkpoint(path):
         raise UserError(
             f'{path}: refused, since loading it would run code ({blocked[1]})' if blocked else
             f'{path}: this is not a checkpoint, or a damaged one') from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise UserError(f'{path}: this is not a checkpoint, or a damaged one') from error
     if not isinstance(checkpoint, dict):
         raise UserError(f'{path}: this is not a checkpoint: it holds a {type(checkpoint).__name__}')
@@ -82,7 +82,8 @@ def message_hub_to_plain(state):
                    max_length=buffer.max_length)
         for name, buffer in state['log_scalars'].items()
     }
-    return dict(log_scalars=scalars, runtime_info=_plain(state['runtime_info']), resumed_keys=_plain(state['resumed_keys']))
+    return dict(log_scalars=scalars, runtime_info=_plain(state['runtime_info']),
+                resumed_keys=_plain(state['resumed_keys']))
 
 
 def plain_to_message_hub(state):

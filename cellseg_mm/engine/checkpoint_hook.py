@@ -1,7 +1,6 @@
 """Checkpoints that survive a kill at any moment and resume to the same weights."""
 from pathlib import Path
 
-import torch
 from mmengine.dist import all_gather_object, get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -16,8 +15,8 @@ class EpochCheckpointHook(Hook):
     """Keep the last epoch, to resume from, and the best one, to use.
 
     MMEngine's hook writes a file before the epoch's validation, in place, after deleting the one before it, and without
-    the random state. This one writes `epoch_<n>.pth` once epoch n is over with its validation and schedulers, beside its
-    final name, and only then deletes the one before. Files load with `torch.load(..., weights_only=True)`.
+    the random state. This one writes `epoch_<n>.pth` once epoch n is over with its validation and schedulers, beside
+    its final name, and only then deletes the one before. Files load with `torch.load(..., weights_only=True)`.
 
     Args:
         save_best (str): The validation metric to maximise. `best_epoch_<n>.pth` holds the weights alone.
@@ -54,16 +53,16 @@ class EpochCheckpointHook(Hook):
         info.update_info('best_epoch', runner.epoch)
         if is_main_process():
             self._save(runner, best_path(runner.work_dir, runner.epoch), random_states=None)
-        runner.logger.info(f'Best epoch so far: {runner.epoch} with {self.save_best} {score:.4f}')
+        runner.logger.info('Best epoch so far: %d with %s %.4f', runner.epoch, self.save_best, score)
 
-    def before_save_checkpoint(self, runner, checkpoint):
+    def before_save_checkpoint(self, runner, checkpoint):  # noqa: ARG002 -- MMEngine's signature
         if self._random_states is None:
             del checkpoint['message_hub']
         else:
             checkpoint['message_hub'] = message_hub_to_plain(checkpoint['message_hub'])
             checkpoint['random_states'] = self._random_states
 
-    def after_load_checkpoint(self, runner, checkpoint):
+    def after_load_checkpoint(self, runner, checkpoint):  # noqa: ARG002 -- MMEngine's signature
         if 'message_hub' in checkpoint:
             checkpoint['message_hub'] = plain_to_message_hub(checkpoint['message_hub'])
         states = checkpoint.get('random_states', [])

@@ -42,8 +42,8 @@ def load_config(path, options=None):
 def propagate(config):
     """Carry `data_root`, `classes` and `max_dets` to every place that repeats them.
 
-    A config derives these values when it is read, so that a child config or `--cfg-options` that changes one would leave
-    the others behind.
+    A config derives these values when it is read, so that a child config or `--cfg-options` that changes one would
+    leave the others behind.
 
     Args:
         config (Config): Changed in place.

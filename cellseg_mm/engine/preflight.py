@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.error import URLError
 
 from cellseg_mm.datasets.cell_dataset import check_classes, read_annotations
-from cellseg_mm.errors import UserError
+from cellseg_mm.errors import CellDataError, UserError
 
 DOWNLOAD_TIMEOUT = 20.0
 
@@ -32,10 +32,11 @@ def check_data(config, splits):
         annotations = read_annotations(path)
         check_classes(path, annotations['categories'], config.classes)
         if not annotations['images']:
-            raise UserError(f'{path}: there is no image in it; add images, then run: python tools/prepare_data.py {root}')
+            raise CellDataError(path, 'there is no image in it',
+                                f'add images, then run: python tools/prepare_data.py {root}')
         if split == 'train' and not annotations['annotations']:
-            raise UserError(f'{path}: there is no cell in its {len(annotations["images"])} images; add label maps, then '
-                            f'run: python tools/prepare_data.py {root}')
+            raise CellDataError(path, f'there is no cell in its {len(annotations["images"])} images',
+                                f'add label maps, then run: python tools/prepare_data.py {root}')
 
 
 def check_work_dir(work_dir, needed_bytes=0):
@@ -57,8 +58,8 @@ def check_work_dir(work_dir, needed_bytes=0):
         raise UserError(f'{work_dir}: cannot write there: {reason}; name another folder with --work-dir') from error
     free = shutil.disk_usage(work_dir).free
     if free < needed_bytes:
-        raise UserError(f'{work_dir}: {free / 1e6:.0f} MB free, checkpoints need {needed_bytes / 1e6:.0f} MB; free some '
-                        'space or name another folder with --work-dir')
+        raise UserError(f'{work_dir}: {free / 1e6:.0f} MB free, checkpoints need {needed_bytes / 1e6:.0f} MB; free '
+                        'some space or name another folder with --work-dir')
 
 
 def fetch_pretrained(config):
@@ -79,7 +80,7 @@ def _pretrained_checkpoints(node):
         init_cfg = node.get('init_cfg')
         if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
             yield init_cfg['checkpoint']
-        if node.get('type') == 'TimmBackbone' and isinstance(init_cfg, dict) and init_cfg['type'] == 'EfficientNetLite0':
+        if isinstance(init_cfg, dict) and init_cfg.get('type') == 'EfficientNetLite0':
             from cellseg_mm.models.backbones.timm_backbone import efficientnet_lite0_path
             efficientnet_lite0_path()
         for value in node.values():
@@ -106,14 +107,14 @@ def _fetch(checkpoint):
         _download(url, target)
     except (URLError, OSError) as error:
         raise UserError(
-            f'{url}: the pretrained weights could not be downloaded ({getattr(error, "reason", error)}); put that file at '
-            f'{target}, or train configs/cell_maskrcnn_lite.py, whose weights come with pip') from error
+            f'{url}: the pretrained weights could not be downloaded ({getattr(error, "reason", error)}); put that file '
+            f'at {target}, or train configs/cell_maskrcnn_lite.py, whose weights come with pip') from error
 
 
 def _download(url, target):
     from urllib.request import urlopen
 
     from cellseg_mm.io.files import atomic_path
-    with urlopen(url, timeout=DOWNLOAD_TIMEOUT) as response, atomic_path(target) as partial:  # noqa: S310
-        with partial.open('wb') as file:
-            shutil.copyfileobj(response, file)
+    with (urlopen(url, timeout=DOWNLOAD_TIMEOUT) as response,  # noqa: S310 -- a config's address, file:// too
+          atomic_path(target) as partial, partial.open('wb') as file):
+        shutil.copyfileobj(response, file)

@@ -37,8 +37,8 @@ def train(config, work_dir, resume=None, amp=False, auto_scale_lr=False, launche
     last = last_checkpoint(work_dir)
     resume_from = last if resume == 'auto' else resume
     if resume is None and last is not None:
-        raise UserError(f'{work_dir}: there is a training in it already; add --resume to go on with it, or name another '
-                        'folder with --work-dir')
+        raise UserError(f'{work_dir}: there is a training in it already; add --resume to go on with it, or name '
+                        'another folder with --work-dir')
     checkpoint = read_checkpoint(resume_from) if resume_from else None
     if config.get('load_from'):
         read_checkpoint(config.load_from)
@@ -91,6 +91,6 @@ def _use_amp(config):
 
 
 def _checkpoint_bytes(model):
-    # Weights and two optimizer moments, for the last epoch's file and the one being written; weights for two best files.
+    # Weights and two optimizer moments, for the last epoch's file and the one being written; weights for two best ones.
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     return 8 * weights

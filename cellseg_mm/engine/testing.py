@@ -1,0 +1,92 @@
+"""Testing of a checkpoint: scores on the validation split, or a submission for the test split."""
+from pathlib import Path
+
+from mmengine.dist import is_main_process
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from cellseg_mm.datasets.cell_dataset import read_annotations
+from cellseg_mm.engine.checkpoint import check_checkpoint_classes, check_weights, read_checkpoint
+from cellseg_mm.engine.distributed import prepare_distributed
+from cellseg_mm.engine.preflight import check_data, check_work_dir
+from cellseg_mm.io.files import write_json
+
+RESULTS_NAME = 'val-results.json'
+METRICS_NAME = 'val-metrics.json'
+
+
+def validate(config, checkpoint, work_dir, launcher='none'):
+    """Predict the validation split and score it.
+
+    Args:
+        config (Config): A config from `load_config`.
+        checkpoint (str | Path): Weights of that config's model.
+        work_dir (str | Path): Takes `val-results.json`, the predictions as COCO results, and `val-metrics.json`.
+        launcher (str): `none`, or how the processes of a distributed run were started.
+
+    Returns:
+        dict[str, float]: The metrics of `CellMetric`; empty on other ranks than the first.
+
+    Raises:
+        UserError: Before any work is done, for all that the user can mend.
+    """
+    config.test_dataloader, config.test_evaluator = config.val_dataloader, config.val_evaluator
+    config.test_evaluator.results_file = str(Path(work_dir, RESULTS_NAME))
+    runner = _runner(config, checkpoint, work_dir, launcher, 'val')
+    metrics = runner.test()
+    if is_main_process():
+        # JSON has no NaN; a class without ground truth has no value.
+        write_json(Path(work_dir, METRICS_NAME), {
+            name: value if value == value else None for name, value in metrics.items()}, indent=2)
+    return metrics
+
+
+def submit(config, checkpoint, work_dir, launcher='none'):
+    """Predict the test split and write the submission, checked.
+
+    Args:
+        config (Config): A config from `load_config`.
+        checkpoint (str | Path): Weights of that config's model.
+        work_dir (str | Path): Takes `test-results.json` and `test-results.zip`.
+        launcher (str): `none`, or how the processes of a distributed run were started.
+
+    Returns:
+        SubmissionSummary: What was written; None on other ranks than the first.
+
+    Raises:
+        UserError: Before any work is done, for all that the user can mend; or for a submission that is not valid.
+    """
+    config.test_evaluator.out_dir = str(work_dir)
+    runner = _runner(config, checkpoint, work_dir, launcher, 'test')
+    submission, = runner.test_evaluator.metrics
+    submission.num_parameters = sum(parameter.numel() for parameter in runner.model.parameters())
+    runner.test()
+    return submission.summary
+
+
+def results_path(work_dir):
+    """Return where `validate` writes the predictions."""
+    return Path(work_dir, RESULTS_NAME)
+
+
+def split_annotations(config, split):
+    """Return the annotations of a split (`train`, `val` or `test`) in COCO form."""
+    return read_annotations(Path(config.data_root, config[f'{split}_dataloader'].dataset.ann_file))
+
+
+def _runner(config, path, work_dir, launcher, split):
+    check_data(config, (split, ))
+    checkpoint = read_checkpoint(path)
+    check_checkpoint_classes(checkpoint, config.classes, path)
+    check_work_dir(work_dir)
+    config.work_dir = str(work_dir)
+    config.load_from, config.resume = None, False
+    for part in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'val_dataloader', 'val_cfg',
+                 'val_evaluator'):
+        config[part] = None
+    prepare_distributed(config, launcher)
+    runner = Runner.from_cfg(config)
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    check_weights(model, checkpoint, path)
+    model.load_state_dict(checkpoint['state_dict'])
+    return runner

@@ -1,0 +1,96 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import MessageHub
+from torch import nn
+
+from cellseg_mm.engine.checkpoint import (
+    check_checkpoint_classes,
+    check_weights,
+    message_hub_to_plain,
+    plain_to_message_hub,
+    read_checkpoint,
+)
+from cellseg_mm.errors import UserError
+
+
+class RunsCode:
+    def __reduce__(self):
+        return print, ('code in a checkpoint was run', )
+
+
+class HidesCode:
+    def __reduce__(self):
+        return getattr, (dict, 'fromkeys')
+
+
+def test_weights_come_back_as_they_were_saved(tmp_path):
+    model = nn.Linear(3, 2)
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(epoch=3)), tmp_path / 'a.pth')
+    checkpoint = read_checkpoint(tmp_path / 'a.pth')
+    assert checkpoint['meta'] == dict(epoch=3)
+    assert torch.equal(checkpoint['state_dict']['weight'], model.weight)
+
+
+def test_a_bare_state_dict_is_a_checkpoint_too(tmp_path):
+    torch.save(nn.Linear(3, 2).state_dict(), tmp_path / 'a.pth')
+    assert read_checkpoint(tmp_path / 'a.pth')['state_dict'].keys() == {'weight', 'bias'}
+
+
+@pytest.mark.parametrize('payload', [RunsCode(), HidesCode()])
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path, capfd, payload):
+    torch.save(dict(state_dict={}, meta=payload), tmp_path / 'evil.pth')
+    with pytest.raises(UserError, match=r'evil\.pth: refused, since loading it would run code'):
+        read_checkpoint(tmp_path / 'evil.pth')
+    assert 'was run' not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize('content', [b'', b'no checkpoint', pickle.dumps([1, 2]), b'PK\x03\x04 broken'])
+def test_a_damaged_file_is_told_from_a_checkpoint(tmp_path, content):
+    (tmp_path / 'a.pth').write_bytes(content)
+    with pytest.raises(UserError, match='not a checkpoint'):
+        read_checkpoint(tmp_path / 'a.pth')
+
+
+def test_a_truncated_checkpoint_is_an_error(tmp_path):
+    torch.save(nn.Linear(100, 100).state_dict(), tmp_path / 'a.pth')
+    content = (tmp_path / 'a.pth').read_bytes()
+    (tmp_path / 'a.pth').write_bytes(content[:len(content) // 2])
+    with pytest.raises(UserError, match='not a checkpoint, or a damaged one'):
+        read_checkpoint(tmp_path / 'a.pth')
+
+
+def test_a_missing_checkpoint_is_an_error(tmp_path):
+    with pytest.raises(UserError, match='there is no such checkpoint'):
+        read_checkpoint(tmp_path / 'a.pth')
+
+
+def test_a_checkpoint_of_another_model_is_refused():
+    with pytest.raises(UserError, match='of another model: 1 tensors are missing, 0 do not belong'):
+        check_weights(nn.Linear(3, 2), dict(state_dict=nn.Linear(3, 2, bias=False).state_dict()), 'a.pth')
+    with pytest.raises(UserError, match=r'weight is \(3, 3\), not \(2, 3\)'):
+        check_weights(nn.Linear(3, 2), dict(state_dict=nn.Linear(3, 3).state_dict()), 'a.pth')
+
+
+def test_a_checkpoint_of_other_classes_is_refused():
+    checkpoint = dict(meta=dict(dataset_meta=dict(classes=('a', 'b'))))
+    check_checkpoint_classes(checkpoint, ['a', 'b'], 'a.pth')
+    with pytest.raises(UserError, match='trained on the classes'):
+        check_checkpoint_classes(checkpoint, ['b', 'a'], 'a.pth')
+
+
+def test_the_message_hub_survives_a_safe_load(tmp_path):
+    hub = MessageHub.get_instance('plain')
+    for value in (3.0, 2.0, 1.5):
+        hub.update_scalar('train/loss', value)
+    hub.update_info('best_score', np.float64(0.25))
+    hub.update_info('counts', np.arange(3))
+    torch.save(message_hub_to_plain(hub.state_dict()), tmp_path / 'hub.pth')
+    state = plain_to_message_hub(torch.load(tmp_path / 'hub.pth', weights_only=True))
+    restored = MessageHub.get_instance('restored')
+    restored.load_state_dict(state)
+    assert restored.get_scalar('train/loss').mean() == hub.get_scalar('train/loss').mean()
+    assert restored.get_info('best_score') == 0.25
+    assert restored.get_info('counts') == [0, 1, 2]

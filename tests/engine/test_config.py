@@ -1,0 +1,113 @@
+import pytest
+from conftest import REPOSITORY, TINY_CONFIG
+
+from cellseg_mm.engine.config import load_config, parse_options
+from cellseg_mm.errors import UserError
+
+CONFIGS = sorted((REPOSITORY / 'configs').glob('*.py'))
+
+
+def num_classes(config):
+    heads = config.model.roi_head
+    return heads.bbox_head.num_classes, heads.mask_head.num_classes
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_every_config_builds_a_model_below_200_million_parameters(path):
+    from mmdet.registry import MODELS
+    from mmengine.registry import init_default_scope
+    config = load_config(path)
+    init_default_scope('mmdet')
+    model = MODELS.build(config.model)
+    assert 1e5 < sum(parameter.numel() for parameter in model.parameters()) < 200e6
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_a_config_is_complete_without_our_loader(path):
+    """Who uses MMEngine's own Config gets the same values."""
+    from mmengine.config import Config
+    plain, ours = Config.fromfile(path), load_config(path)
+    if 'data_root' not in path.read_text():  # a child that changes it relies on the loader
+        assert plain.to_dict() == ours.to_dict()
+    assert num_classes(plain) == num_classes(ours) == (4, 4)
+
+
+def test_classes_reach_every_place_that_depends_on_them():
+    config = load_config(TINY_CONFIG, parse_options(['classes=nucleus,debris']))
+    assert num_classes(config) == (2, 2)
+    for split in ('train', 'val', 'test'):
+        assert config[f'{split}_dataloader'].dataset.metainfo.classes == ('nucleus', 'debris')
+
+
+def test_one_class_given_as_a_word_is_one_class():
+    config = load_config(TINY_CONFIG, parse_options(['classes=nucleus']))
+    assert num_classes(config) == (1, 1)
+
+
+def test_the_data_root_reaches_data_sets_and_evaluators():
+    config = load_config(TINY_CONFIG, {'data_root': 'elsewhere'})
+    for split in ('train', 'val', 'test'):
+        assert config[f'{split}_dataloader'].dataset.data_root == 'elsewhere'
+    assert config.val_evaluator.ann_file == 'elsewhere/annotations/val.json'
+    assert config.test_evaluator.ann_file == 'elsewhere/annotations/test.json'
+
+
+def test_a_fold_given_to_the_data_loader_is_the_one_that_is_scored():
+    config = load_config(TINY_CONFIG, {'val_dataloader.dataset.ann_file': 'annotations/fold1_val.json'})
+    assert config.val_evaluator.ann_file.endswith('annotations/fold1_val.json')
+
+
+def test_max_dets_reaches_every_limit():
+    config = load_config(TINY_CONFIG, {'max_dets': 700})
+    assert config.model.test_cfg.rcnn.max_per_img == 700
+    assert config.model.test_cfg.rpn.nms_pre == config.model.test_cfg.rpn.max_per_img == 1400
+    assert config.val_evaluator.max_dets == 700
+
+
+def test_the_published_recipe_is_kept():
+    config = load_config(REPOSITORY / 'configs/cell_maskrcnn.py')
+    assert config.model.backbone.depth == 50
+    assert config.model.backbone.init_cfg.checkpoint == 'torchvision://resnet50'
+    assert config.model.rpn_head.loss_bbox.type == config.model.roi_head.bbox_head.loss_bbox.type == 'SmoothL1Loss'
+    assert config.model.roi_head.bbox_head.loss_cls.type == config.model.roi_head.mask_head.loss_mask.type == \
+        'CrossEntropyLoss'
+    assert config.optim_wrapper.optimizer.to_dict() == dict(
+        type='SGD', lr=0.005, momentum=0.9, weight_decay=0.0005)
+    scheduler = config.param_scheduler
+    assert (scheduler.type, scheduler.factor, scheduler.patience) == ('ReduceOnPlateauLR', 0.1, 3)
+    assert config.train_dataloader.batch_size == 4
+    assert config.train_cfg.max_epochs == 20
+    assert [step.type for step in config.train_dataloader.dataset.pipeline] == [
+        'LoadTiffImage', 'LoadAnnotations', 'Resize', 'PackDetInputs']
+    assert config.train_dataloader.dataset.pipeline[2].scale == (1333, 800)
+
+
+def test_an_unknown_config_is_named_with_those_there_are(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    with pytest.raises(UserError, match=r'nothing\.py: there is no such config; there are .*configs/cell_maskrcnn\.py'):
+        load_config('nothing.py')
+
+
+def test_a_config_that_is_no_python_is_an_error_in_one_line(tmp_path):
+    path = tmp_path / 'broken.py'
+    path.write_text('model = dict(')
+    with pytest.raises(UserError, match=r'broken\.py: SyntaxError'):
+        load_config(path)
+
+
+def test_a_config_without_the_basic_settings_says_which_are_missing(tmp_path):
+    path = tmp_path / 'empty.py'
+    path.write_text('classes = ("a", )')
+    with pytest.raises(UserError, match='does not set model, data_root, max_dets'):
+        load_config(path)
+
+
+def test_options_are_parsed_as_mmdetection_does():
+    assert parse_options(['a.b=3', 'c=[1,2]', 'd=None', 'e=x,y']) == {
+        'a.b': 3, 'c': [1, 2], 'd': None, 'e': ['x', 'y']}
+    assert parse_options(None) == {}
+
+
+def test_an_option_without_a_value_is_an_error():
+    with pytest.raises(UserError, match='key=value'):
+        parse_options(['max_dets'])

@@ -1,0 +1,104 @@
+import json
+
+import pytest
+import torch
+
+from cellseg_mm.engine.preflight import check_data, check_work_dir, fetch_pretrained
+from cellseg_mm.errors import UserError
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    return tmp_path / 'hub/checkpoints'
+
+
+def pretrained(config, checkpoint):
+    config.model.backbone = dict(type='ResNet', depth=50, init_cfg=dict(type='Pretrained', checkpoint=checkpoint))
+    return config
+
+
+def test_prepared_data_pass(tiny_config):
+    check_data(tiny_config, ('train', 'val', 'test'))
+
+
+def test_a_missing_data_root_is_named(tiny_config, tmp_path):
+    tiny_config.data_root = str(tmp_path / 'nowhere')
+    with pytest.raises(UserError, match='nowhere: there is no such folder; set data_root'):
+        check_data(tiny_config, ('train', ))
+
+
+def test_data_without_annotations_send_the_user_to_prepare_data(tiny_config, tmp_path):
+    tiny_config.data_root = str(tmp_path)
+    with pytest.raises(UserError, match='no annotations yet; run: python tools/prepare_data'):
+        check_data(tiny_config, ('train', ))
+
+
+def test_other_classes_are_refused(tiny_config):
+    tiny_config.classes = ('class2', 'class1', 'class3', 'class4')
+    with pytest.raises(UserError, match='its classes are'):
+        check_data(tiny_config, ('train', ))
+
+
+@pytest.mark.parametrize(('images', 'message'), [([], 'no image in it'), (
+    [dict(id=1, file_name='a.tif', height=4, width=4)], 'no cell in its 1 images')])
+def test_an_empty_training_set_is_refused(tiny_config, tmp_path, images, message):
+    (tmp_path / 'annotations').mkdir()
+    (tmp_path / 'annotations/train.json').write_text(json.dumps(dict(
+        images=images, annotations=[], categories=[dict(id=i, name=f'class{i}') for i in range(1, 5)])))
+    tiny_config.data_root = str(tmp_path)
+    with pytest.raises(UserError, match=message):
+        check_data(tiny_config, ('train', ))
+
+
+def test_annotations_that_are_no_json_are_refused(tiny_config, tmp_path):
+    (tmp_path / 'annotations').mkdir()
+    (tmp_path / 'annotations/train.json').write_text('{')
+    tiny_config.data_root = str(tmp_path)
+    with pytest.raises(UserError, match='this is not JSON; run'):
+        check_data(tiny_config, ('train', ))
+
+
+def test_a_work_dir_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match=r'cannot write there: .*--work-dir'):
+        check_work_dir(tmp_path / 'file/work')
+
+
+def test_a_disk_without_room_for_checkpoints_is_told_beforehand(tmp_path):
+    with pytest.raises(UserError, match=r'MB free, checkpoints need 1000000000000 MB'):
+        check_work_dir(tmp_path, needed_bytes=10**18)
+
+
+def test_pretrained_weights_are_downloaded_once(tiny_config, tmp_path, hub):
+    (tmp_path / 'weights.pth').write_bytes(b'weights')
+    config = pretrained(tiny_config, (tmp_path / 'weights.pth').as_uri())
+    fetch_pretrained(config)
+    assert (hub / 'weights.pth').read_bytes() == b'weights'
+    (tmp_path / 'weights.pth').unlink()
+    fetch_pretrained(config)
+
+
+def test_pretrained_weights_out_of_reach_say_which_file_to_put_where(tiny_config, tmp_path, hub):
+    url = (tmp_path / 'weights.pth').as_uri()
+    with pytest.raises(UserError) as caught:
+        fetch_pretrained(pretrained(tiny_config, url))
+    message = str(caught.value)
+    assert message.startswith(f'{url}: the pretrained weights could not be downloaded')
+    assert f'put that file at {hub / "weights.pth"}, or train configs/cell_maskrcnn_lite.py' in message
+    assert '\n' not in message
+    assert not list(hub.glob('*'))
+
+
+def test_torchvision_weights_are_named_by_their_address(tiny_config, hub, monkeypatch):
+    def no_network(url, target):
+        raise OSError(f'{target} is out of reach')
+
+    monkeypatch.setattr('cellseg_mm.engine.preflight._download', no_network)
+    with pytest.raises(UserError, match=r'/models/resnet50-\w+\.pth: .* put that file at .*/resnet50-\w+\.pth, or'):
+        fetch_pretrained(pretrained(tiny_config, 'torchvision://resnet50'))
+
+
+def test_a_missing_local_file_of_weights_is_named(tiny_config):
+    with pytest.raises(UserError, match=r'here\.pth: the pretrained weights are missing'):
+        fetch_pretrained(pretrained(tiny_config, 'here.pth'))

@@ -1,0 +1,59 @@
+"""Test a model: python tools/test.py configs/cell_maskrcnn.py work_dirs/cell_maskrcnn/best_epoch_20.pth."""
+import argparse
+from pathlib import Path
+
+from cellseg_mm import cli
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description='Score a checkpoint on the validation split, or write the submission for the test split.')
+    parser.add_argument('config', help='config file that the checkpoint was trained with')
+    parser.add_argument('checkpoint', help='checkpoint file, such as work_dirs/<config name>/best_epoch_20.pth')
+    parser.add_argument('--format-only', action='store_true',
+                        help='predict the test split and write test-results.json and .zip, checked')
+    parser.add_argument('--work-dir', help='folder for what is written (default: work_dirs/<config name>)')
+    parser.add_argument('--show-dir', metavar='DIR', help='write overlays there: ground truth beside prediction')
+    parser.add_argument('--show-score-thr', type=float, default=0.5, metavar='SCORE',
+                        help='draw predictions from this score on (default: 0.5)')
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
+                        help='pytorch: this process was started by torchrun')
+    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE',
+                        help='settings to change in the config, such as data_root=data/mine')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    import json
+
+    from mmengine.dist import is_main_process
+
+    from cellseg_mm.engine.config import load_config, parse_options
+    from cellseg_mm.engine.testing import split_annotations, submit, validate
+    from cellseg_mm.evaluation.coco_ap import format_table
+    from cellseg_mm.evaluation.submission import format_summary
+    from cellseg_mm.visualization.overlay import write_comparisons
+    config = load_config(args.config, parse_options(args.cfg_options))
+    work_dir = Path(args.work_dir or Path('work_dirs', Path(args.config).stem))
+    split = 'test' if args.format_only else 'val'
+    annotations = split_annotations(config, split) if args.show_dir else None
+    if args.format_only:
+        summary = submit(config, args.checkpoint, work_dir, args.launcher)
+        results = work_dir / 'test-results.json'
+        report = format_summary(summary, config.classes) if summary else ''
+    else:
+        metrics = validate(config, args.checkpoint, work_dir, args.launcher)
+        results = work_dir / 'val-results.json'
+        report = f'{format_table(metrics, config.classes)}\npredictions: {results}'
+    if not is_main_process():
+        return
+    print(report)
+    if args.show_dir:
+        overlays = write_comparisons(
+            annotations, json.loads(results.read_text()), config.data_root, args.show_dir, args.show_score_thr)
+        print(f'overlays: {len(overlays)} in {args.show_dir}')
+
+
+if __name__ == '__main__':
+    cli.run(main)
