@@ -126,8 +126,8 @@ def read_pixel_size(path):
     """Micrometres for each pixel of what `read` would return, or None where the file does not tell.
 
     Taken from OME-XML's PhysicalSizeX and its unit, else ImageJ's resolution and its unit, else Aperio's MPP, else the
-    resolution tags where their unit is the centimetre. What is outside 0.001 to 10 micrometres counts as unknown, so
-    do plain resolutions by the inch: 72, 96 or 300 dpi are set by programs that know nothing of the microscope.
+    resolution tags where their unit is the centimetre. Unknown is also what is outside 0.001 to 10 micrometres, and a
+    plain resolution by the inch: 72, 96 or 300 dpi are set by programs that know nothing of the microscope.
 
     Raises:
         CellDataError: If the file is no readable TIFF.
