@@ -136,10 +136,10 @@ def _roi_align_average_backward(grad_output, rois, bins, shape):
         weight = weight_y[:, :, None, :, None] * weight_x[:, None, :, None]
         number = torch.arange(len(chunk) * size.numel()).view(len(chunk), *size, 1, 1).expand_as(weight)
         used = weight != 0
-        matrix = torch.sparse_coo_tensor(torch.stack([pixel[used], number[used]]), weight[used],
-                                         (len(total), len(chunk) * size.numel()), check_invariants=False)
-        with torch.autocast('cpu', enabled=False):
-            total.addmm_(matrix, grad_output[chunk].permute(0, 2, 3, 1).flatten(0, 2))
+        with torch.sparse.check_sparse_tensor_invariants(False):
+            matrix = torch.sparse_coo_tensor(torch.stack([pixel[used], number[used]]), weight[used],
+                                             (len(total), len(chunk) * size.numel()))
+        total.addmm_(matrix, grad_output[chunk].permute(0, 2, 3, 1).flatten(0, 2))
     return total.view(images, height, width, channels).permute(0, 3, 1, 2)
 
 
@@ -189,7 +189,8 @@ def _corners(at, extent):
     at = at.clamp(0, extent - 1)
     low = at.floor()
     weight = at - low
-    return (low.long(), (1 - weight) * inside), ((low.long() + 1).clamp(max=extent - 1), weight * inside)
+    # Outside, the upper pixel's weight is zero already.
+    return (low.long(), (1 - weight) * inside), ((low.long() + 1).clamp(max=extent - 1), weight)
 
 
 def _roi_chunks(samples, values_per_sample):
