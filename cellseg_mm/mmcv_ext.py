@@ -108,7 +108,7 @@ def roi_align_forward(input, rois, output, argmax_y, argmax_x, aligned_height, a
 
 def roi_align_backward(grad_output, rois, argmax_y, argmax_x, grad_input, aligned_height, aligned_width, spatial_scale,
                        sampling_ratio, pool_mode, aligned):
-    grad_output, rois = _common(grad_output, rois)
+    grad_output, rois, argmax_y, argmax_x = _common(grad_output, rois, argmax_y, argmax_x)
     size = aligned_height, aligned_width
     if pool_mode == 1 and grad_output.device.type != 'cpu':
         grad_input.copy_(_tv._roi_align_backward(grad_output, rois, spatial_scale, *size, *grad_input.shape,
