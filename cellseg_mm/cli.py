@@ -1,6 +1,7 @@
 """What all command lines share: errors in one line, and exit codes."""
 import errno
 import os
+import signal
 import sys
 
 from cellseg_mm.errors import UserError
@@ -24,6 +25,8 @@ def run(main):
     Args:
         main: The command; returns None or an exit status.
     """
+    # SIGTERM ends a process at once; as an exception it lets half-written files be removed.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         status = main()
     except UserError as error:

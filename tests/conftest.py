@@ -1,4 +1,8 @@
-"""Data and configs that many tests share."""
+"""Data, configs and command lines that many tests share."""
+import os
+import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,3 +27,24 @@ def tiny_config(tiny_data):
     """A config that trains on `tiny_data` in seconds."""
     from cellseg_mm.engine.config import load_config
     return load_config(TINY_CONFIG, {'data_root': str(tiny_data)})
+
+
+@pytest.fixture
+def call_tool(monkeypatch, capsys):
+    """Call a command line in this process, up to where it would start long work: exit status, stdout, stderr."""
+
+    def call(name, *arguments):
+        monkeypatch.setattr(sys, 'argv', [f'{name}.py', *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_path(str(REPOSITORY / f'tools/{name}.py'), run_name='__main__')
+        output = capsys.readouterr()
+        return caught.value.code or 0, output.out, output.err
+
+    return call
+
+
+def run_tool(name, *arguments, launch=(sys.executable, ), **options):
+    """Run a command line in a process of its own."""
+    environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}
+    return subprocess.run([*launch, REPOSITORY / f'tools/{name}.py', *map(str, arguments)], env=environment, text=True,
+                          capture_output=True, check=False, timeout=280, **options)

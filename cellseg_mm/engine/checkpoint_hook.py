@@ -32,6 +32,9 @@ class EpochCheckpointHook(Hook):
 
     def before_train(self, runner):
         self._start_epoch = runner.epoch
+        if is_main_process():
+            for partial in Path(runner.work_dir).glob('.*epoch_*.partial.pth'):  # of a run killed while it wrote
+                partial.unlink()
 
     def before_train_epoch(self, runner):
         if runner.epoch > self._start_epoch:
@@ -47,7 +50,7 @@ class EpochCheckpointHook(Hook):
     def after_val_epoch(self, runner, metrics=None):
         info = runner.message_hub
         score = metrics[self.save_best]
-        if score <= info.runtime_info.get('best_score', -1.0):
+        if not score > info.runtime_info.get('best_score', -1.0):  # NaN, without any ground truth, is no best
             return
         info.update_info('best_score', float(score))
         info.update_info('best_epoch', runner.epoch)
