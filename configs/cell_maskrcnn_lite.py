@@ -2,13 +2,14 @@
 # with a pip package. Light FPN and heads, anchors that fit cells, images enlarged so that cells span feature cells.
 _base_ = 'cell_maskrcnn.py'
 batch_size = 4
-channels = 128
+crop = 256  # pixels of the image, before it is enlarged
 enlarge = 2.0
+channels = 128
 
 train_pipeline = [
     dict(type='LoadTiffImage'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(type='RandomCrop', crop_size=(192, 192), allow_negative_crop=True),
+    dict(type='RandomCrop', crop_size=(crop, crop), allow_negative_crop=True),
     dict(type='Resize', scale_factor=enlarge, keep_ratio=True),
     dict(type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
     dict(type='PackDetInputs'),
@@ -36,6 +37,12 @@ model = dict(
         bbox_roi_extractor=dict(out_channels=channels),
         bbox_head=dict(in_channels=channels, fc_out_channels=512),
         mask_roi_extractor=dict(out_channels=channels),
-        mask_head=dict(in_channels=channels, conv_out_channels=channels)))
+        mask_head=dict(num_convs=2, in_channels=channels, conv_out_channels=channels)),
+    train_cfg=dict(rpn_proposal=dict(nms_pre=1000), rcnn=dict(sampler=dict(num=256))))
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=0.0004, weight_decay=0.01), clip_grad=dict(max_norm=10.0))
+# A short warm-up, then down to nothing along a cosine.
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
+    dict(type='CosineAnnealingLR', eta_min=1e-6, by_epoch=True, convert_to_iter_based=True),
+]

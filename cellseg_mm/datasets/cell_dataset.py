@@ -1,5 +1,7 @@
 """Cells in COCO form, as `tools/prepare_data.py` writes them."""
 import json
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 from mmdet.datasets import CocoDataset
@@ -75,4 +77,5 @@ class CellDataset(CocoDataset):
         if not data['images']:
             raise CellDataError(self.ann_file, 'there is no image in it',
                                 'add images, then run tools/prepare_data.py again')
-        return super().load_data_list()
+        with redirect_stdout(StringIO()):  # pycocotools reports each index that it makes
+            return super().load_data_list()

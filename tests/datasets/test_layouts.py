@@ -73,9 +73,15 @@ class TestClassChoice:
         assert layout.classes == ['z', 'x']
         assert layout.warnings == ['class y, left out since --classes does not name it: in 1 images']
 
-    def test_a_class_that_no_image_has_is_a_problem(self, layout):
-        layout.choose_classes(['x', 'zz'])
-        assert problems(layout) == ['--classes zz: no image has cells of this class; choose among x, y, z']
+    def test_a_class_that_no_image_has_is_kept_with_a_warning(self, layout):
+        layout.choose_classes(['x', 'zz', 'y', 'z'])
+        assert layout.classes == ['x', 'zz', 'y', 'z']
+        assert not problems(layout)
+        assert layout.warnings == ['class zz: no image has cells of it; the classes there are: x, y, z']
+
+    def test_classes_of_which_no_image_has_any_are_a_problem(self, layout):
+        layout.choose_classes(['xx', 'zz'])
+        assert problems(layout) == ['--classes xx,zz: no image has cells of these classes; choose among x, y, z']
 
     def test_a_class_named_twice_is_refused(self, layout):
         with pytest.raises(UserError, match='x more than once'):

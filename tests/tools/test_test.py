@@ -1,0 +1,94 @@
+import json
+import zipfile
+
+import cv2
+import pytest
+import torch
+
+from conftest import REPOSITORY, TINY_CONFIG, run_tool
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tiny_data, tmp_path_factory):
+    """Weights that predict a few hundred instances: those that the model starts with."""
+    from mmdet.registry import MODELS
+    from mmengine.registry import init_default_scope
+
+    from cellseg_mm.engine.config import load_config
+    config = load_config(TINY_CONFIG)
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    model = MODELS.build(config.model)
+    model.init_weights()
+    path = tmp_path_factory.mktemp('weights') / 'start.pth'
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=tuple(config.classes)))), path)
+    return path
+
+
+@pytest.fixture
+def options(tiny_data):
+    return '--cfg-options', f'data_root={tiny_data}', 'model.test_cfg.rcnn.score_thr=0.0'
+
+
+def test_validation_prints_the_table_and_keeps_predictions_and_overlays(checkpoint, options, tiny_data, tmp_path):
+    run = run_tool('test', TINY_CONFIG, checkpoint, '--work-dir', tmp_path, '--show-dir', tmp_path / 'overlays',
+                   '--show-score-thr', 0.3, *options)
+    assert run.returncode == 0, run.stderr
+    table = run.stdout[run.stdout.index('AP50'):]
+    for word in ('AP75', 'class1', 'class4', 'mean', '100', '50'):
+        assert word in table
+    metrics = json.loads((tmp_path / 'val-metrics.json').read_text())
+    assert 0 <= metrics['cells/AP50_dense'] <= 1
+    results = json.loads((tmp_path / 'val-results.json').read_text())
+    images = {image['id'] for image in json.loads((tiny_data / 'annotations/val.json').read_text())['images']}
+    assert {result['image_id'] for result in results} <= images
+    for path in (tmp_path / 'overlays').iterdir():
+        assert cv2.imread(str(path)).shape[2] == 3
+
+
+def test_format_only_writes_a_submission_that_checks_out(checkpoint, options, tiny_data, tmp_path):
+    from cellseg_mm.evaluation.submission import check_submission_file
+    run = run_tool('test', TINY_CONFIG, checkpoint, '--format-only', '--work-dir', tmp_path, *options)
+    assert run.returncode == 0, run.stderr
+    assert 'class1: ' in run.stdout
+    assert 'parameters' in run.stdout
+    assert f'{tmp_path}/test-results.zip' in run.stdout
+    for name in ('test-results.json', 'test-results.zip'):
+        summary = check_submission_file(tmp_path / name, tiny_data / 'test_image_name_to_ids.json', 4)
+        assert summary.images == 3
+    assert zipfile.ZipFile(tmp_path / 'test-results.zip').namelist() == ['test-results.json']
+
+
+def test_a_model_that_finds_nothing_scores_zero_and_cannot_be_submitted(checkpoint, tiny_data, tmp_path):
+    strict = ('--work-dir', tmp_path, '--cfg-options', f'data_root={tiny_data}', 'model.test_cfg.rcnn.score_thr=1.1')
+    run = run_tool('test', TINY_CONFIG, checkpoint, *strict)
+    assert run.returncode == 0, run.stderr
+    assert json.loads((tmp_path / 'val-metrics.json').read_text())['cells/AP50_dense'] == 0
+    run = run_tool('test', TINY_CONFIG, checkpoint, '--format-only', *strict)
+    assert run.returncode == 2
+    assert 'it holds no cell at all' in run.stderr.splitlines()[-1]
+    assert not (tmp_path / 'test-results.json').exists()
+
+
+@pytest.mark.parametrize(('config', 'weights', 'options', 'message'), [
+    (TINY_CONFIG, '{tmp}/none.pth', (), 'there is no such checkpoint'),
+    (TINY_CONFIG, '{tmp}/text.pth', (), 'this is not a checkpoint'),
+    (TINY_CONFIG, '{tmp}/other.pth', (), 'the checkpoint is of another model'),
+    (TINY_CONFIG, '{tmp}/classes.pth', (), "trained on the classes ('a', 'b')"),
+    (TINY_CONFIG, '{checkpoint}', ('classes=a,b', ), 'its classes are'),
+    (TINY_CONFIG, '{checkpoint}', ('data_root=nowhere', ), 'there is no such folder'),
+    (REPOSITORY / 'configs/none.py', '{checkpoint}', (), 'there is no such config'),
+    (TINY_CONFIG, '{checkpoint}', ('no value', ), 'key=value'),
+])
+def test_what_the_user_can_mend_is_one_line_and_exit_status_2(
+        call_tool, checkpoint, tiny_data, tmp_path, config, weights, options, message):
+    (tmp_path / 'text.pth').write_text('weights')
+    torch.save(dict(state_dict={'weight': torch.zeros(2)}), tmp_path / 'other.pth')
+    torch.save(dict(state_dict={}, meta=dict(dataset_meta=dict(classes=('a', 'b')))), tmp_path / 'classes.pth')
+    status, _, errors = call_tool(
+        'test', config, weights.format(tmp=tmp_path, checkpoint=checkpoint), '--work-dir', tmp_path / 'work',
+        '--cfg-options', f'data_root={tiny_data}', *options)
+    assert status == 2
+    line = errors.strip().splitlines()[-1]
+    assert line.startswith('error: ')
+    assert message in line
