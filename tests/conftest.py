@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# The suite runs on several processes: one thread each, set before torch is imported.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
 REPOSITORY = Path(__file__).parents[1]
 TINY_CONFIG = REPOSITORY / 'tests/configs/tiny.py'
 

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import re
 import signal
-import threading
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -18,6 +17,7 @@ import numpy as np
 from cellseg_mm.datasets import audit, layouts, splits
 from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.io.files import atomic_path
+from cellseg_mm.processes import end_with_parent
 from cellseg_mm.progress import track
 
 OUR_FILES = re.compile(r'(train|val|test|fold\d+_(train|val))\.json|\.\w+\.\d+\.partial\.json')
@@ -182,7 +182,7 @@ def _pool(workers):
     """Processes that end with this one, however it ends."""
     others = multiprocessing.active_children()
     # A spawned process, unlike a forked one, inherits no lock that a thread of this one holds.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _end_with_parent)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), end_with_parent)
     # It does inherit that interrupts are ignored, which leaves Ctrl-C to this process alone.
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -201,13 +201,6 @@ def _pool(workers):
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent():
-    def wait():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def _split(names, counts, val_fraction, folds, seed, warnings):

@@ -6,10 +6,12 @@ import torch
 from mmengine.dist import get_rank
 from mmengine.registry import FUNCTIONS
 
+from cellseg_mm.processes import end_with_parent
+
 
 @FUNCTIONS.register_module()
-def seed_worker(worker_id):  # noqa: ARG001 -- already part of torch.initial_seed()
-    """Seed a data loading process from the main process's random state.
+def prepare_worker(worker_id):  # noqa: ARG001 -- already part of torch.initial_seed()
+    """Seed a data loading process from the main process's random state, and let it end with that process.
 
     MMEngine's own function gives each worker the same seed at every epoch, and with it the same augmentation. Here the
     seed follows the main process's state, which checkpoints keep.
@@ -17,6 +19,7 @@ def seed_worker(worker_id):  # noqa: ARG001 -- already part of torch.initial_see
     seed = (torch.initial_seed() + 7919 * get_rank()) % 2**32
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 -- MMDetection's transforms draw from the global state
+    end_with_parent()
 
 
 def random_state():

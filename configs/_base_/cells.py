@@ -23,7 +23,7 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=batch_size,
     num_workers=num_workers,
-    worker_init_fn=dict(type='seed_worker'),
+    worker_init_fn=dict(type='prepare_worker'),
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type='CellDataset',
@@ -34,6 +34,7 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=1,
     num_workers=num_workers,
+    worker_init_fn=dict(type='prepare_worker'),
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='CellDataset',
@@ -45,6 +46,7 @@ val_dataloader = dict(
 test_dataloader = dict(
     batch_size=1,
     num_workers=num_workers,
+    worker_init_fn=dict(type='prepare_worker'),
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='CellDataset',

@@ -4,7 +4,6 @@ import zipfile
 import cv2
 import pytest
 import torch
-
 from conftest import REPOSITORY, TINY_CONFIG, run_tool
 
 
