@@ -1,6 +1,7 @@
 """What all command lines share: errors in one line, and exit codes."""
 import errno
 import os
+import re
 import signal
 import sys
 
@@ -31,6 +32,11 @@ def run(main):
         status = main()
     except UserError as error:
         status = _fail(str(error))
+    except RuntimeError as error:
+        message = _mendable(error)
+        if message is None:
+            raise
+        status = _fail(message)
     except OSError as error:
         if error.errno not in _DISK_REMEDIES:
             raise
@@ -43,6 +49,15 @@ def run(main):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     sys.exit(status)
+
+
+def _mendable(error):
+    if type(error).__name__ == 'OutOfMemoryError':
+        return ('the GPU has too little memory: try --amp, or a smaller batch by --cfg-options '
+                'train_dataloader.batch_size=1')
+    # PyTorch hands on what a data loading process raised as the text of its traceback.
+    lines = re.findall(r'^cellseg_mm\.errors\.\w+: (.*)', str(error), re.MULTILINE)
+    return lines[-1] if lines else None
 
 
 def _fail(message):

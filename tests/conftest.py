@@ -50,4 +50,4 @@ def run_tool(name, *arguments, launch=(sys.executable, ), **options):
     """Run a command line in a process of its own."""
     environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}
     return subprocess.run([*launch, REPOSITORY / f'tools/{name}.py', *map(str, arguments)], env=environment, text=True,
-                          capture_output=True, check=False, timeout=280, **options)
+                          capture_output=True, check=False, **{'timeout': 280, **options})

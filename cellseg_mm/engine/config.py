@@ -31,7 +31,8 @@ def load_config(path, options=None):
         raise
     except Exception as error:  # a config is Python code: anything can go wrong in it
         raise UserError(f'{path}: {type(error).__name__}: {error}') from error
-    missing = [key for key in ('model', 'data_root', 'classes', 'max_dets') if key not in config]
+    needed = 'model', 'data_root', 'classes', 'max_dets', 'train_dataloader', 'val_dataloader', 'test_dataloader'
+    missing = [key for key in needed if key not in config]
     if missing:
         raise UserError(f'{path}: it does not set {", ".join(missing)}; start from _base_/cells.py as configs/'
                         'cell_maskrcnn.py does')
@@ -51,9 +52,7 @@ def propagate(config):
     if isinstance(config.classes, str):  # --cfg-options classes=nucleus
         config.classes = (config.classes, )
     for split in ('train', 'val', 'test'):
-        dataset = config.get(f'{split}_dataloader', {}).get('dataset', {})
-        if dataset.get('type') != 'CellDataset':
-            continue
+        dataset = dataset_config(config, split)
         dataset.data_root = config.data_root
         dataset.metainfo = dict(classes=tuple(config.classes))
         evaluator = config.get(f'{split}_evaluator')
@@ -66,6 +65,19 @@ def propagate(config):
     if 'rcnn' in limits:
         limits.rcnn.max_per_img = config.max_dets
         limits.rpn.nms_pre = limits.rpn.max_per_img = 2 * config.max_dets
+
+
+def dataset_config(config, split):
+    """Return the config of a split's data set, out of wrappers such as `RepeatDataset`.
+
+    Args:
+        config (Config): A config.
+        split (str): `train`, `val` or `test`.
+    """
+    dataset = config[f'{split}_dataloader'].dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    return dataset
 
 
 def _set_num_classes(node, num_classes):

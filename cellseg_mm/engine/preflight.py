@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.error import URLError
 
 from cellseg_mm.datasets.cell_dataset import check_classes, read_annotations
+from cellseg_mm.engine.config import dataset_config
 from cellseg_mm.errors import CellDataError, UserError
 
 DOWNLOAD_TIMEOUT = 20.0
@@ -27,8 +28,7 @@ def check_data(config, splits):
         raise UserError(f'{root}: there is no such folder; set data_root in configs/_base_/cells.py or add '
                         '--cfg-options data_root=FOLDER')
     for split in splits:
-        dataset = config[f'{split}_dataloader'].dataset
-        path = root / dataset.ann_file
+        path = root / dataset_config(config, split).ann_file
         annotations = read_annotations(path)
         check_classes(path, annotations['categories'], config.classes)
         if not annotations['images']:

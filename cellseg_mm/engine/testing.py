@@ -3,12 +3,13 @@ from pathlib import Path
 
 from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
 
 from cellseg_mm.datasets.cell_dataset import read_annotations
 from cellseg_mm.engine.checkpoint import check_checkpoint_classes, check_weights, read_checkpoint
+from cellseg_mm.engine.config import dataset_config
 from cellseg_mm.engine.distributed import prepare_distributed
 from cellseg_mm.engine.preflight import check_data, check_work_dir
+from cellseg_mm.engine.runner import CellRunner
 from cellseg_mm.io.files import write_json
 
 RESULTS_NAME = 'val-results.json'
@@ -71,7 +72,7 @@ def results_path(work_dir):
 
 def split_annotations(config, split):
     """Return the annotations of a split (`train`, `val` or `test`) in COCO form."""
-    return read_annotations(Path(config.data_root, config[f'{split}_dataloader'].dataset.ann_file))
+    return read_annotations(Path(config.data_root, dataset_config(config, split).ann_file))
 
 
 def _runner(config, path, work_dir, launcher, split):
@@ -85,7 +86,7 @@ def _runner(config, path, work_dir, launcher, split):
                  'val_evaluator'):
         config[part] = None
     prepare_distributed(config, launcher)
-    runner = Runner.from_cfg(config)
+    runner = CellRunner.from_cfg(config)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     check_weights(model, checkpoint, path)
     model.load_state_dict(checkpoint['state_dict'])

@@ -5,11 +5,11 @@ from pathlib import Path
 import torch
 from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
 
 from cellseg_mm.engine.checkpoint import check_checkpoint_classes, check_weights, read_checkpoint
 from cellseg_mm.engine.distributed import prepare_distributed
 from cellseg_mm.engine.preflight import check_data, check_work_dir, fetch_pretrained
+from cellseg_mm.engine.runner import CellRunner
 from cellseg_mm.errors import UserError
 from cellseg_mm.visualization.curves import plot_curves
 
@@ -53,7 +53,7 @@ def train(config, work_dir, resume=None, amp=False, auto_scale_lr=False, launche
     if auto_scale_lr:
         config.auto_scale_lr.enable = True
     prepare_distributed(config, launcher)
-    runner = Runner.from_cfg(config)
+    runner = CellRunner.from_cfg(config)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     if checkpoint is not None:
         check_weights(model, checkpoint, resume_from)

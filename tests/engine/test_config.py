@@ -57,6 +57,17 @@ def test_a_fold_given_to_the_data_loader_is_the_one_that_is_scored():
     assert config.val_evaluator.ann_file.endswith('annotations/fold1_val.json')
 
 
+def test_settings_reach_a_data_set_inside_a_wrapper(tmp_path):
+    path = tmp_path / 'repeated.py'
+    path.write_text(f'_base_ = {str(TINY_CONFIG)!r}\n'
+                    'dataset = _base_.train_dataloader.dataset\n'
+                    'repeated = dict(_delete_=True, type="RepeatDataset", times=3, dataset=dataset)\n'
+                    'train_dataloader = dict(dataset=repeated)')
+    config = load_config(path, {'data_root': 'elsewhere'})
+    assert config.train_dataloader.dataset.times == 3
+    assert config.train_dataloader.dataset.dataset.data_root == 'elsewhere'
+
+
 def test_max_dets_reaches_every_limit():
     config = load_config(TINY_CONFIG, {'max_dets': 700})
     assert config.model.test_cfg.rcnn.max_per_img == 700
@@ -98,7 +109,7 @@ def test_a_config_that_is_no_python_is_an_error_in_one_line(tmp_path):
 def test_a_config_without_the_basic_settings_says_which_are_missing(tmp_path):
     path = tmp_path / 'empty.py'
     path.write_text('classes = ("a", )')
-    with pytest.raises(UserError, match='does not set model, data_root, max_dets'):
+    with pytest.raises(UserError, match='does not set model, data_root, max_dets, train_dataloader'):
         load_config(path)
 
 

@@ -1,0 +1,87 @@
+import errno
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from cellseg_mm import cli
+from cellseg_mm.errors import CellDataError, UserError
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as PyTorch's."""
+
+
+def raising(error):
+    def main():
+        raise error
+    return main
+
+
+def run(main, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.run(main)
+    return caught.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('error', 'line'), [
+    (UserError('set x'), 'error: set x\n'),
+    (UserError('two\n  lines'), 'error: two lines\n'),
+    (CellDataError('a.tif', 'it is empty', 'write it again'), 'error: a.tif: it is empty; write it again\n'),
+    (OSError(errno.ENOSPC, 'No space', 'out.pth'),
+     'error: out.pth: the disk is full: free some space, or name another folder\n'),
+    (PermissionError(errno.EACCES, 'denied', 'out'),
+     'error: out: permission denied: name a folder that you may write to\n'),
+    (OutOfMemoryError('CUDA'), (
+        'error: the GPU has too little memory: try --amp, or a smaller batch by --cfg-options '
+        'train_dataloader.batch_size=1\n')),
+])
+def test_what_the_user_can_mend_is_one_line_and_exit_status_2(error, line, capsys):
+    assert run(raising(error), capsys) == (2, line)
+
+
+def test_a_broken_file_met_by_a_data_loading_process_is_one_line(capsys):
+    from torch.utils.data import DataLoader
+
+    class Broken:
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            raise CellDataError('a.tif', 'it is empty', 'write it again')
+
+    assert run(lambda: list(DataLoader(Broken(), num_workers=1)), capsys) == (
+        2, 'error: a.tif: it is empty; write it again\n')
+
+
+@pytest.mark.parametrize('error', [ValueError('a bug'), RuntimeError('a bug'), OSError('a bug')])
+def test_our_own_bugs_keep_their_traceback(error):
+    with pytest.raises(type(error), match='a bug'):
+        cli.run(raising(error))
+
+
+def test_the_exit_status_is_what_main_returns(capsys):
+    assert run(lambda: 1, capsys) == (1, '')
+    assert run(lambda: None, capsys) == (None, '')
+    assert run(raising(KeyboardInterrupt()), capsys)[0] == 130
+
+
+def test_only_the_first_of_many_ranks_prints(capsys, monkeypatch):
+    monkeypatch.setenv('RANK', '1')
+    assert run(raising(UserError('set x')), capsys) == (2, '')
+
+
+def test_a_terminated_command_removes_its_half_written_file(tmp_path):
+    code = ('import time\nfrom cellseg_mm import cli\nfrom cellseg_mm.io.files import atomic_path\n'
+            'def main():\n'
+            f'    with atomic_path({str(tmp_path / "a.txt")!r}) as path:\n'
+            '        path.write_text("half")\n        print("writing", flush=True)\n        time.sleep(60)\n'
+            'cli.run(main)')
+    process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, env={
+        **os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)})
+    assert process.stdout.readline() == b'writing\n'
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    assert not list(tmp_path.iterdir())
