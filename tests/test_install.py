@@ -5,7 +5,6 @@ from importlib.metadata import PackageNotFoundError, requires, version
 
 import cv2
 import pytest
-
 from conftest import REPOSITORY
 
 

@@ -4,6 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 import numpy as np
+from pycocotools import mask as coco_mask
 from rich import box
 from rich.table import Table
 from skimage.measure import label as connected_components
@@ -12,6 +13,7 @@ from cellseg_mm.datasets import annotations
 from cellseg_mm.datasets.splits import appearance_features
 from cellseg_mm.errors import CellDataError
 from cellseg_mm.io.image import read_image, read_label_map, read_pixel_size
+from cellseg_mm.structures.rle import encode_label_map, encode_segmentation
 
 SMALL_AREA = 4  # pixels
 LARGE_AREA = 25  # times the median of the class: five times the usual diameter
@@ -82,7 +84,7 @@ def inspect(sample, classes):
             except CellDataError as error:
                 report.problems.append(error)
                 continue
-            maps.append((name, labels, annotations.encode_label_map(labels), False))
+            maps.append((name, labels, encode_label_map(labels), False))
         elif sample.annotations and size:
             rles = _encode_all(sample, name, report)
             labels, covered = annotations.paint(rles, *size)
@@ -98,11 +100,11 @@ def _encode_all(sample, name, report):
         if annotation['category'] == name:
             where = f'{sample.image}: annotation {annotation["id"]}'
             try:
-                rle = annotations.encode_segmentation(annotation['segmentation'], *report.size)
+                rle = encode_segmentation(annotation['segmentation'], *report.size)
             except ValueError as error:
                 report.problems.append(CellDataError(where, str(error), 'correct or remove the annotation'))
                 continue
-            if annotations.coco_mask.area(rle):
+            if coco_mask.area(rle):
                 rles.append(rle)
             else:
                 report.warnings.append(('annotations without a pixel, left out', where))

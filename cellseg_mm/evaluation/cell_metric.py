@@ -12,6 +12,7 @@ from cellseg_mm.datasets.cell_dataset import check_classes, read_annotations
 from cellseg_mm.errors import UserError
 from cellseg_mm.evaluation.coco_ap import average_precision
 from cellseg_mm.io.files import write_json
+from cellseg_mm.structures.rle import encode_mask, with_text_counts
 
 
 @METRICS.register_module()
@@ -80,7 +81,8 @@ def coco_results(sample, category_ids):
         raise UserError(f'the model predicts label {labels.max()}, and there are {len(category_ids)} classes: '
                         'use the configuration that the checkpoint was trained with')
     masks = predicted['masks']
-    rles = [_text(rle) for rle in masks] if isinstance(masks, list) else [encode_mask(mask) for mask in _array(masks)]
+    encoded = isinstance(masks, list)
+    rles = [with_text_counts(rle) for rle in masks] if encoded else [encode_mask(mask) for mask in _array(masks)]
     boxes = _array(predicted['bboxes']).astype(float).reshape(-1, 4)
     boxes[:, 2:] -= boxes[:, :2]
     results = []
@@ -92,32 +94,6 @@ def coco_results(sample, category_ids):
             results.append({'image_id': int(sample['img_id']), 'category_id': category_ids[label],
                             'bbox': box.round(2).tolist(), 'score': float(score), 'segmentation': rle})
     return results
-
-
-def encode_mask(mask):
-    """RLE of one mask; the cost is that of its columns, not of the canvas.
-
-    Args:
-        mask (ndarray): (H, W) bool.
-
-    Returns:
-        dict: `size` [H, W] and `counts`, text.
-    """
-    height, width = mask.shape
-    columns = np.flatnonzero(mask.any(0))
-    first, last = (columns[0], columns[-1] + 1) if columns.size else (0, 0)
-    # COCO's RLE runs down the columns, beginning with a run of zeros.
-    pixels = np.zeros((last - first) * height + 2, bool)
-    pixels[1:-1] = mask[:, first:last].T.ravel()
-    edges = np.flatnonzero(pixels[1:] != pixels[:-1]) + first * height
-    counts = np.diff(edges[edges < height * width], prepend=0, append=height * width)
-    return _text(mask_util.frPyObjects({'size': [height, width], 'counts': counts.tolist()}, height, width))
-
-
-def _text(rle):
-    counts = rle['counts']
-    return {'size': [int(side) for side in rle['size']],
-            'counts': counts.decode('ascii') if isinstance(counts, bytes) else counts}
 
 
 def _array(values):

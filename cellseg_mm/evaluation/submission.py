@@ -11,11 +11,11 @@ from pathlib import Path
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 
-from cellseg_mm.datasets.annotations import decode_counts
 from cellseg_mm.datasets.cell_dataset import read_annotations
 from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.evaluation.cell_metric import coco_results, match_categories
 from cellseg_mm.io.files import atomic_path
+from cellseg_mm.structures.rle import decode_counts
 
 FILE_NAME = 'test-results.json'
 MAX_PARAMETERS = 200e6
@@ -216,16 +216,13 @@ def _problem(result, sizes, num_classes):
 
 def _counts_problem(counts, num_pixels):
     # pycocotools reads counts unchecked, past the end of its memory where they are wrong.
-    undecodable = 'have RLE counts that cannot be decoded'
-    if not all('0' <= char <= 'o' for char in counts):
-        return undecodable
     try:
-        lengths = decode_counts(counts.encode('ascii'))
+        lengths = decode_counts(counts)
     except ValueError:
-        return undecodable
-    if min(lengths, default=-1) < 0 or sum(lengths) != num_pixels:
+        return 'have RLE counts that cannot be decoded'
+    if not len(lengths) or lengths.min() < 0 or lengths.sum() != num_pixels:
         return "have RLE counts that do not add up to their image's pixels"
-    return None if any(lengths[1::2]) else 'have an empty mask'
+    return None if lengths[1::2].any() else 'have an empty mask'
 
 
 def _is_number(value):

@@ -9,8 +9,8 @@ from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
-from cellseg_mm.datasets.annotations import encode_label_map
 from cellseg_mm.io.image import read_image
+from cellseg_mm.structures.rle import encode_label_map, with_text_counts
 
 SIGMA = 1.5
 MIN_AREA = 80
@@ -62,5 +62,5 @@ def watershed_results(ground_truth, image_root):
             area = float(coco_mask.area(rle))
             results.append(dict(
                 image_id=info['id'], category_id=ground_truth['categories'][0]['id'], score=area / (area + 200.0),
-                bbox=coco_mask.toBbox(rle).tolist(), segmentation=dict(rle, counts=rle['counts'].decode())))
+                bbox=coco_mask.toBbox(rle).tolist(), segmentation=with_text_counts(rle)))
     return results

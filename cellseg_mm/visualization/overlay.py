@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from cellseg_mm.errors import CellDataError
 from cellseg_mm.io.image import read_image, write_image
 from cellseg_mm.progress import track
+from cellseg_mm.structures.rle import crop_of_rle
 
 # Okabe and Ito, 'Color Universal Design' (2008), https://jfly.uni-koeln.de/color/, without black; as RGB.
 _OKABE_ITO = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
@@ -40,51 +41,6 @@ def class_colours(count):
         value = (1.0, 0.75, 0.5)[index % 3]
         colours.append(tuple(round(255 * c) for c in colorsys.hsv_to_rgb(index * _GOLDEN_RATIO % 1, 0.9, value)))
     return [colour[::-1] for colour in colours]
-
-
-def crop_of_rle(rle):
-    """Decode a COCO RLE within its own bounding box, at a cost that the image's size has no part in.
-
-    The text form is that of pycocotools' `maskApi.c`: numbers in groups of five bits, each from the fourth on as the
-    difference to the last but one.
-
-    Args:
-        rle (dict): `size` [height, width] and `counts`, as text, bytes or a list of run lengths.
-
-    Returns:
-        tuple[int, int, numpy.ndarray]: x, y, bitmap uint8 (h, w); an empty instance gives a bitmap of shape (0, 0).
-    """
-    ends = np.cumsum(_run_lengths(rle['counts']))
-    starts, ends = ends[:-1:2], ends[1::2]
-    starts, ends = starts[ends > starts], ends[ends > starts]
-    if not len(starts):
-        return 0, 0, np.zeros((0, 0), np.uint8)
-    height = rle['size'][0]
-    # Runs go down the columns; one that reaches over a column's end is cut there.
-    columns_over = (ends - 1) // height - starts // height + 1
-    nth = np.arange(columns_over.sum()) - np.repeat(np.cumsum(columns_over) - columns_over, columns_over)
-    columns = np.repeat(starts // height, columns_over) + nth
-    tops = np.maximum(np.repeat(starts, columns_over) - columns * height, 0)
-    bottoms = np.minimum(np.repeat(ends, columns_over) - columns * height, height)
-    x, y = columns[0], tops.min()
-    edges = np.zeros((columns[-1] - x + 1, bottoms.max() - y + 1), np.int8)
-    np.add.at(edges, (columns - x, tops - y), 1)
-    np.add.at(edges, (columns - x, bottoms - y), -1)
-    return int(x), int(y), np.cumsum(edges, axis=1, dtype=np.int8)[:, :-1].T.astype(np.uint8)
-
-
-def _run_lengths(counts):
-    if isinstance(counts, list):
-        return np.asarray(counts, np.int64)
-    groups = np.frombuffer(counts.encode() if isinstance(counts, str) else counts, np.uint8).astype(np.int64) - 48
-    last = groups & 0x20 == 0
-    first = np.flatnonzero(np.r_[True, last[:-1]][:len(groups)])
-    shift = 5 * (np.arange(len(groups)) - np.repeat(first, np.diff(np.r_[first, len(groups)])))
-    numbers = np.add.reduceat((groups & 0x1f) << shift, first) if len(groups) else groups
-    numbers -= np.where(groups[last] & 0x10, 1 << shift[last] + 5, 0)
-    numbers[1::2] = np.cumsum(numbers[1::2])
-    numbers[2::2] = np.cumsum(numbers[2::2])
-    return numbers
 
 
 def readable_scale(shape):

@@ -1,30 +1,14 @@
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco_mask
 
-from cellseg_mm.datasets.annotations import (
-    compact_label_map,
-    decode_counts,
-    describe,
-    encode_label_map,
-    encode_segmentation,
-    paint,
-)
+from cellseg_mm.datasets.annotations import compact_label_map, describe, paint
+from cellseg_mm.structures.rle import encode_label_map
 
 IDS = st.sampled_from([0, 0, 0, 1, 2, 255, 256, 70_000, 2**53 + 1, 2**63 - 1])
 label_maps = arrays(np.int64, array_shapes(min_dims=2, max_dims=2, max_side=12), elements=IDS)
-
-
-def encode_slowly(labels):
-    return [coco_mask.encode(np.asfortranarray(labels == value, np.uint8)) for value in np.unique(labels[labels != 0])]
-
-
-@given(label_maps)
-def test_every_instance_is_encoded_as_pycocotools_encodes_its_mask(labels):
-    assert encode_label_map(labels) == encode_slowly(labels)
 
 
 @given(label_maps)
@@ -51,14 +35,6 @@ def test_painting_finds_all_masks_that_overlap(masks):
     assert overlapping.tolist() == [bool((mask & (masks.sum(0) > 1)).any()) for mask in masks]
 
 
-@given(arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.integers(0, 1)))
-def test_decoded_counts_encode_to_the_same_text(mask):
-    height, width = mask.shape
-    rle = coco_mask.encode(np.asfortranarray(mask))
-    counts = decode_counts(rle['counts'])
-    assert coco_mask.frPyObjects([{'size': [height, width], 'counts': counts}], height, width)[0] == rle
-
-
 @given(label_maps)
 def test_area_and_box_are_those_of_the_pixels(labels):
     cells = describe(encode_label_map(labels))
@@ -77,42 +53,3 @@ def test_a_crowded_image_is_encoded_without_a_canvas_for_each_cell():
     assert len(cells) == 10_000
     assert {cell['area'] for cell in cells} == {324.0}
     assert cells[101]['bbox'] == [21, 21, 18, 18]
-
-
-MASK = np.array([[0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]], np.uint8)
-RLE = coco_mask.encode(np.asfortranarray(MASK))
-
-
-@pytest.mark.parametrize('segmentation', [
-    [[1, 0, 3, 0, 3, 2, 1, 2]],
-    [1, 0, 3, 0, 3, 2, 1, 2],
-    [[1, 0, 2, 0, 2, 2, 1, 2], [2, 0, 3, 0, 3, 2, 2, 2]],
-    {'size': [3, 4], 'counts': [3, 2, 1, 2, 4]},
-    {'size': [3, 4], 'counts': RLE['counts'].decode()},
-], ids=['polygon', 'bare polygon', 'two polygons', 'uncompressed RLE', 'compressed RLE'])
-def test_each_form_of_segmentation_gives_the_same_mask(segmentation):
-    np.testing.assert_array_equal(coco_mask.decode(encode_segmentation(segmentation, 3, 4)), MASK)
-
-
-@pytest.mark.parametrize(('segmentation', 'problem'), [
-    (None, 'no segmentation'),
-    ([], 'no segmentation'),
-    ({'counts': [12]}, 'no segmentation'),
-    ([[1, 2, 3, 4]], 'three points'),
-    ([[1, 2, 3, 4, 5, 6, 7]], 'three points'),
-    ([[1, 2, 3, 4, 5, float('nan')]], 'three points'),
-    ([['a', 'b', 'c', 'd', 'e', 'f']], 'three points'),
-    ([[0, 0, 1e12, 0, 1e12, 1e12]], 'far outside'),
-    ({'size': [4, 3], 'counts': [3, 2, 1, 2, 4]}, 'of size'),
-    ({'size': 12, 'counts': [12]}, 'of size'),
-    ({'size': [3, 4], 'counts': [3, 2, 1, 2]}, 'add up'),
-    ({'size': [3, 4], 'counts': [13, -1]}, 'add up'),
-    ({'size': [3, 4], 'counts': []}, 'add up'),
-    ({'size': [3, 4], 'counts': [12.0]}, 'whole numbers'),
-    ({'size': [3, 4], 'counts': 'oooo'}, 'break off'),
-    ({'size': [3, 4], 'counts': '00000000'}, 'add up'),
-    ({'size': [3, 4], 'counts': 'é!\x00'}, 'RLE counts'),
-])
-def test_a_broken_segmentation_says_what_is_wrong(segmentation, problem):
-    with pytest.raises(ValueError, match=problem):
-        encode_segmentation(segmentation, 3, 4)

@@ -4,9 +4,6 @@ import logging
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as st_np
 from mmdet.registry import METRICS
 from mmdet.structures import DetDataSample
 from mmengine.evaluator import Evaluator
@@ -14,7 +11,8 @@ from mmengine.structures import InstanceData
 from pycocotools import mask as mask_util
 
 from cellseg_mm.errors import CellDataError, UserError
-from cellseg_mm.evaluation.cell_metric import CellMetric, coco_results, encode_mask
+from cellseg_mm.evaluation.cell_metric import CellMetric, coco_results
+from cellseg_mm.structures.rle import encode_mask
 
 CLASSES = 'round', 'long'
 SIZE = 30, 40
@@ -165,9 +163,3 @@ def test_a_missing_annotation_file_is_named(tmp_path):
     metric.dataset_meta = {'classes': CLASSES}
     with pytest.raises(CellDataError, match=r'val\.json.*prepare_data'):
         metric.process({}, [perfect()[0].to_dict()])
-
-
-@given(st_np.arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))))
-def test_masks_are_encoded_as_pycocotools_does(mask):
-    expected = mask_util.encode(np.asfortranarray(mask, np.uint8))
-    assert encode_mask(mask) == {'size': list(mask.shape), 'counts': expected['counts'].decode()}

@@ -3,12 +3,10 @@ import re
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
 
 from cellseg_mm.errors import CellDataError
+from cellseg_mm.structures.rle import crop_of_rle
 from cellseg_mm.visualization import overlay
 
 CATEGORIES = [{'id': 1, 'name': 'common'}, {'id': 2, 'name': 'rare'}]
@@ -28,35 +26,8 @@ def white(height, width):
     return np.full((height, width, 3), 255, np.uint8)
 
 
-def assert_crop_is(crop, mask):
-    x, y, bitmap = crop
-    pasted = np.zeros_like(mask, np.uint8)
-    pasted[y:y + bitmap.shape[0], x:x + bitmap.shape[1]] = bitmap
-    np.testing.assert_array_equal(pasted, mask)
-    if mask.any():
-        assert (x, y, bitmap.shape[1], bitmap.shape[0]) == tuple(coco_mask.toBbox(rle_of(mask)))
-
-
-@settings(max_examples=300, deadline=None)
-@given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 1)))
-def test_a_cropped_rle_is_what_pycocotools_decodes(mask):
-    assert_crop_is(overlay.crop_of_rle(rle_of(mask)), mask)
-
-
-def test_long_runs_in_every_form_of_counts_decode_alike():
-    mask = np.zeros((3000, 2500), np.uint8)
-    mask[:, 700:1900] = 1
-    mask[2990:, 5:2400] = 1
-    rle = rle_of(mask)
-    flat = mask.ravel(order='F')
-    edges = np.flatnonzero(np.diff(flat)) + 1
-    runs = np.diff(np.r_[0, edges, flat.size]).tolist()
-    for counts in (rle['counts'], rle['counts'].encode(), runs):
-        assert_crop_is(overlay.crop_of_rle({'size': rle['size'], 'counts': counts}), mask)
-
-
 def test_an_empty_instance_draws_nothing():
-    crop = overlay.crop_of_rle(rle_of(np.zeros((7, 5))))
+    crop = crop_of_rle(rle_of(np.zeros((7, 5))))
     assert crop[2].size == 0
     assert (overlay.draw_instances(white(7, 5), [crop], [0], [RED]) == 255).all()
 
@@ -73,7 +44,7 @@ def test_outline_lies_on_the_cell_and_leaves_its_inside_visible(scale):
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
     before = image.copy()
     mask = disk((40, 50), 20, 15, 10)
-    drawn = overlay.draw_instances(image, [overlay.crop_of_rle(rle_of(mask))], [0], [RED], scale)
+    drawn = overlay.draw_instances(image, [crop_of_rle(rle_of(mask))], [0], [RED], scale)
     np.testing.assert_array_equal(image, before)
     assert drawn.shape == (40 * scale, 50 * scale, 3)
     outline = (drawn == RED).all(axis=2)
