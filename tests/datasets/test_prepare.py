@@ -418,7 +418,7 @@ class TestWorkers:
             list(pool.map(os._exit, [1]))
 
     @pytest.mark.parametrize(('kill', 'number', 'status'), [
-        (os.killpg, signal.SIGINT, 130), (os.kill, signal.SIGTERM, -signal.SIGTERM),
+        (os.killpg, signal.SIGINT, 130), (os.kill, signal.SIGTERM, 128 + signal.SIGTERM),
         (os.kill, signal.SIGKILL, -signal.SIGKILL)], ids=['Ctrl-C', 'terminate', 'kill'])
     def test_an_interrupted_run_leaves_neither_workers_nor_files(self, course, kill, number, status):
         # A named pipe keeps the worker that reads it busy for ever.
