@@ -32,6 +32,10 @@ def run(main):
         status = main()
     except UserError as error:
         status = _fail(str(error))
+    except BrokenPipeError:
+        # The reader of our output (head, less) went away; pointing stdout elsewhere keeps Python's exit quiet.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
     except RuntimeError as error:
         message = _mendable(error)
         if message is None:
@@ -44,10 +48,6 @@ def run(main):
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         status = 130
-    except BrokenPipeError:
-        # The reader of our output (head, less) went away; pointing stdout elsewhere keeps Python's exit quiet.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 1
     sys.exit(status)
 
 

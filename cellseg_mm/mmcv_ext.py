@@ -25,7 +25,8 @@ def __getattr__(name):
     def uncovered(*args, **kwargs):
         raise NotImplementedError(
             f'mmcv op {name!r} is none of those that cellseg_mm provides: install mmcv with its compiled ops to use it '
-            '(MMCV_WITH_OPS=1 pip install --no-build-isolation --no-binary onedl-mmcv --force-reinstall onedl-mmcv)')
+            '(MMCV_WITH_OPS=1 pip install --no-deps --no-build-isolation --no-binary onedl-mmcv --force-reinstall '
+            'onedl-mmcv, under a torch that its sources compile with)')
     return uncovered
 
 
@@ -122,7 +123,10 @@ def roi_align_backward(grad_output, rois, argmax_y, argmax_x, grad_input, aligne
 
 
 def _roi_align_average_backward(grad_output, rois, bins, shape):
-    """The transposed interpolation as one sparse matrix: several times as fast as torchvision's loop on the CPU."""
+    """The transposed interpolation as one sparse matrix, which the CPU multiplies faster than torchvision loops.
+
+    `benchmarks/roi_align_backward.py` measures by how much.
+    """
     images, channels, height, width = shape
     size = grad_output.shape[2:]
     total = grad_output.new_zeros(images * height * width, channels)

@@ -85,3 +85,14 @@ def test_a_terminated_command_removes_its_half_written_file(tmp_path):
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 128 + signal.SIGTERM
     assert not list(tmp_path.iterdir())
+
+
+def test_a_reader_that_leaves_is_no_error():
+    code = ('from cellseg_mm import cli\n'
+            'cli.run(lambda: [print(number, flush=True) for number in range(100_000)] and None)')
+    process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={
+        **os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)})
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b''
+    assert process.wait(timeout=30) == 1

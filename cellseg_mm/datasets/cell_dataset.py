@@ -4,6 +4,7 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 
@@ -60,7 +61,8 @@ def read_annotations(path):
 class CellDataset(CocoDataset):
     """COCO data set whose classes must be those of the config, name by name and in order.
 
-    Images without a cell are kept: they teach the model what is not one.
+    Images without a cell are kept: they teach the model what is not one. `metainfo`, which goes into checkpoints, has the
+    median pixel size of the images as `mpp` (micrometres per pixel), None where no image records it.
 
     Raises:
         CellDataError: If the annotation file is missing or its classes differ, or if there is no image in it.
@@ -77,5 +79,7 @@ class CellDataset(CocoDataset):
         if not data['images']:
             raise CellDataError(self.ann_file, 'there is no image in it',
                                 'add images, then run tools/prepare_data.py again')
+        sizes = [image['mpp'] for image in data['images'] if image.get('mpp')]
+        self._metainfo['mpp'] = float(np.median(sizes)) if sizes else None
         with redirect_stdout(StringIO()):  # pycocotools reports each index that it makes
             return super().load_data_list()

@@ -65,11 +65,6 @@ def submit(config, checkpoint, work_dir, launcher='none'):
     return submission.summary
 
 
-def results_path(work_dir):
-    """Return where `validate` writes the predictions."""
-    return Path(work_dir, RESULTS_NAME)
-
-
 def split_annotations(config, split):
     """Return the annotations of a split (`train`, `val` or `test`) in COCO form."""
     return read_annotations(Path(config.data_root, dataset_config(config, split).ann_file))

@@ -15,47 +15,56 @@ from cellseg_mm.io.files import write_json
 from cellseg_mm.structures.rle import encode_mask, with_text_counts
 
 
+class PredictionCollector(BaseMetric):
+    """Collects the predictions of each image as COCO results: one entry (image id, results) an image.
+
+    Args:
+        ann_file (str): The split in COCO form.
+        **kwargs: `prefix`, `collect_device` and `collect_dir` of MMEngine's `BaseMetric`.
+    """
+
+    def __init__(self, ann_file, **kwargs):
+        super().__init__(**kwargs)
+        self.ann_file = ann_file
+
+    @cached_property
+    def annotations(self):
+        return read_annotations(self.ann_file)
+
+    def process(self, data_batch, data_samples):  # noqa: ARG002 (MMEngine's signature)
+        categories = self.annotations['categories']
+        check_classes(self.ann_file, categories, self.dataset_meta['classes'])
+        category_ids = sorted(category['id'] for category in categories)
+        self.results.extend((sample['img_id'], coco_results(sample, category_ids)) for sample in data_samples)
+
+
 @METRICS.register_module()
-class CellMetric(BaseMetric):
+class CellMetric(PredictionCollector):
     """`average_precision` of masks, as `cells/AP50_dense`, `cells/AP50_cap100/<class>` and so on.
 
     Args:
         ann_file (str): The ground truth in COCO form.
         max_dets (int): The dense cap: detections for each image and class.
         results_file (str, optional): Where to write the detections, as a JSON list of COCO results.
-        **kwargs: `prefix`, `collect_device` and `collect_dir` of MMEngine's `BaseMetric`.
+        **kwargs: Of `PredictionCollector`.
     """
 
     default_prefix = 'cells'
 
     def __init__(self, ann_file, max_dets=1000, results_file=None, **kwargs):
-        super().__init__(**kwargs)
-        self.ann_file, self.max_dets, self.results_file = ann_file, max_dets, results_file
-
-    @cached_property
-    def ground_truth(self):
-        return read_annotations(self.ann_file)
-
-    def process(self, data_batch, data_samples):  # noqa: ARG002 (MMEngine's signature)
-        category_ids = match_categories(self.ann_file, self.ground_truth['categories'], self.dataset_meta['classes'])
-        self.results.extend((sample['img_id'], coco_results(sample, category_ids)) for sample in data_samples)
+        super().__init__(ann_file, **kwargs)
+        self.max_dets, self.results_file = max_dets, results_file
 
     def compute_metrics(self, results):
         predicted = {image_id for image_id, _ in results}
-        missing = sum(image['id'] not in predicted for image in self.ground_truth['images'])
+        missing = sum(image['id'] not in predicted for image in self.annotations['images'])
         if missing:
-            print_log(f'{missing} of {len(self.ground_truth["images"])} images were not predicted: '
+            print_log(f'{missing} of {len(self.annotations["images"])} images were not predicted: '
                       'their cells count as missed', logger='current', level=logging.WARNING)
         detections = [detection for _, of_image in results for detection in of_image]
         if self.results_file:
             write_json(self.results_file, detections)
-        return average_precision(self.ground_truth, detections, self.max_dets)
-
-
-def match_categories(path, categories, classes):
-    """The category id of each label of a model with these classes; raises CellDataError where they differ."""
-    check_classes(path, categories, classes)
-    return sorted(category['id'] for category in categories)
+        return average_precision(self.annotations, detections, self.max_dets)
 
 
 def coco_results(sample, category_ids):

@@ -5,15 +5,12 @@ import zipfile
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from mmdet.registry import METRICS
-from mmengine.evaluator import BaseMetric
 
-from cellseg_mm.datasets.cell_dataset import read_annotations
 from cellseg_mm.errors import CellDataError, UserError
-from cellseg_mm.evaluation.cell_metric import coco_results, match_categories
+from cellseg_mm.evaluation.cell_metric import PredictionCollector
 from cellseg_mm.io.files import atomic_path
 from cellseg_mm.structures.rle import decode_counts
 
@@ -42,13 +39,13 @@ class SubmissionSummary:
 
 
 @METRICS.register_module()
-class Submission(BaseMetric):
+class Submission(PredictionCollector):
     """Writes `test-results.json`, and `test-results.zip` that holds just that file, once both have been checked.
 
     Args:
         ann_file (str): The test split in COCO form, without ground truth.
         out_dir (str): The folder to write to.
-        **kwargs: `prefix`, `collect_device` and `collect_dir` of MMEngine's `BaseMetric`.
+        **kwargs: Of `PredictionCollector`.
 
     Attributes:
         num_parameters (int | None): Of the model; set it before the test to have it checked.
@@ -58,22 +55,14 @@ class Submission(BaseMetric):
     default_prefix = 'submission'
 
     def __init__(self, ann_file, out_dir='.', **kwargs):
-        super().__init__(**kwargs)
-        self.ann_file, self.out_dir = ann_file, Path(out_dir)
+        super().__init__(ann_file, **kwargs)
+        self.out_dir = Path(out_dir)
         self.num_parameters = self.summary = None
-
-    @cached_property
-    def split(self):
-        return read_annotations(self.ann_file)
-
-    def process(self, data_batch, data_samples):  # noqa: ARG002 (MMEngine's signature)
-        category_ids = match_categories(self.ann_file, self.split['categories'], self.dataset_meta['classes'])
-        self.results.extend((sample['img_id'], coco_results(sample, category_ids)) for sample in data_samples)
 
     def compute_metrics(self, results):
         self.summary = write_submission(
-            self.out_dir, [detection for _, of_image in results for detection in of_image], self.split['images'],
-            len(self.split['categories']), self.num_parameters, {image_id for image_id, _ in results})
+            self.out_dir, [detection for _, of_image in results for detection in of_image], self.annotations['images'],
+            len(self.annotations['categories']), self.num_parameters, {image_id for image_id, _ in results})
         return {'cells': sum(self.summary.cells.values()), 'images_without_cells': self.summary.images_without_cells}
 
 

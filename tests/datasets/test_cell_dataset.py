@@ -45,6 +45,12 @@ def test_categories_are_ordered_by_id(build):
     assert len(build(categories=CATEGORIES[::-1])) == 2
 
 
+def test_the_pixel_size_is_known_to_what_is_trained(build):
+    assert build().metainfo['mpp'] is None
+    images = [dict(image, mpp=mpp) for image, mpp in zip(IMAGES, (0.25, 0.5), strict=True)]
+    assert build(images=images).metainfo['mpp'] == 0.375
+
+
 def test_no_image_at_all_is_an_error(build):
     with pytest.raises(CellDataError, match='no image in it'):
         build(images=[], annotations=[])
