@@ -9,6 +9,7 @@ GLASS = 0.05  # mean optical density of H&E tissue lies above, of bare glass bel
 DARKNESS = np.array([0.15, 0.3, 0.45, 0.6])  # mean optical densities, from pale cytoplasm to dark nuclei
 VIEWS = 5  # features are those of the whole image and of its quarters
 LARGEST_GROUP = 0.15  # share of the images: a usual validation share, and small enough for five folds
+SMALL_GROUP = 5  # images of one patient that may stay together however few there are, if they are a third or less
 RESTARTS, PAIRS, STATES = 6, 20_000, 20_000
 
 
@@ -54,9 +55,9 @@ def group_by_appearance(features):
     """Group look-alike images by Ward clustering of their features.
 
     Distances are counted in units of how much the statistics vary between the quarters of one image, all images pooled:
-    that is content, not slide. The tree is then cut as high as it can be while no group holds more than
-    `LARGEST_GROUP` of the images: a cut through a patient leaks, so there are as few groups as a split needs. Images
-    with equal features are never parted, however many they are.
+    that is content, not slide. The tree is then cut as high as it can be while no group holds more than `largest_group`
+    allows: a cut through a patient leaks, so there are as few groups as a split needs. Images with equal features are
+    never parted, however many they are.
 
     Args:
         features (ndarray): float (N, D), a row of `appearance_features` for each image.
@@ -77,12 +78,21 @@ def group_by_appearance(features):
     nodes, group = [2 * count - 2], 0
     while nodes:
         node = nodes.pop()
-        if len(members[node]) > max(1, LARGEST_GROUP * count) and tree[node - count, 2] > 1e-9:
+        if len(members[node]) > largest_group(count) and tree[node - count, 2] > 1e-9:
             nodes += tree[node - count, :2].astype(int).tolist()
         else:
             groups[order[members[node]]] = group
             group += 1
     return groups
+
+
+def largest_group(count):
+    """How many of `count` images one group by appearance may hold.
+
+    `LARGEST_GROUP` of them; or, where that is more, a third (rounded up), but no more than `SMALL_GROUP` images. So at
+    least three groups are left, but two of four images.
+    """
+    return max(int(LARGEST_GROUP * count), min(SMALL_GROUP, -(-count // 3)))
 
 
 def _in_units_of_content(views):
