@@ -264,14 +264,15 @@ def test_the_real_sample_reads_as_pillow_reads_it():
 
 
 @real
-def test_the_real_sample_reads_in_well_under_50_ms():
+def test_the_real_sample_reads_not_much_slower_than_tifffile_decodes_it():
     path = Path(REAL) / 'hw3' / 'sample' / 'image.tif'
-    seconds = []
+    seconds = {read_image: [], tifffile.imread: []}
     for _ in range(10):
-        start = time.perf_counter()
-        read_image(path)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.05
+        for read, times in seconds.items():
+            start = time.perf_counter()
+            read(path)
+            times.append(time.perf_counter() - start)
+    assert min(seconds[read_image]) < 3 * min(seconds[tifffile.imread])
 
 
 @real
