@@ -2,7 +2,7 @@
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from cellseg_mm.structures.rle import decode_counts, runs
+from cellseg_mm.structures.rle import decode_counts, runs, with_text_counts
 
 
 def compact_label_map(labels):
@@ -63,5 +63,5 @@ def describe(rles):
         return []
     # One area at a time: pycocotools 2.0 fails on lists of more than 255 masks under NumPy 2.
     return [{'iscrowd': 0, 'area': float(coco_mask.area(rle)), 'bbox': box.tolist(),
-             'segmentation': {'size': list(rle['size']), 'counts': rle['counts'].decode()}}
+             'segmentation': with_text_counts(rle)}
             for rle, box in zip(rles, coco_mask.toBbox(rles), strict=True)]

@@ -2,15 +2,15 @@
 from pathlib import Path
 
 import numpy as np
-from pycocotools import mask as coco_mask
 from scipy import ndimage
 from skimage.color import rgb2hed
 from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
+from cellseg_mm.datasets.annotations import describe
 from cellseg_mm.io.image import read_image
-from cellseg_mm.structures.rle import encode_label_map, with_text_counts
+from cellseg_mm.structures.rle import encode_label_map
 
 SIGMA = 1.5
 MIN_AREA = 80
@@ -57,10 +57,9 @@ def watershed_results(ground_truth, image_root):
     """
     results = []
     for info in ground_truth['images']:
-        rles = encode_label_map(segment_otsu_watershed(read_image(Path(image_root, info['file_name']))))
-        for rle in rles:
-            area = float(coco_mask.area(rle))
-            results.append(dict(
-                image_id=info['id'], category_id=ground_truth['categories'][0]['id'], score=area / (area + 200.0),
-                bbox=coco_mask.toBbox(rle).tolist(), segmentation=with_text_counts(rle)))
+        labels = segment_otsu_watershed(read_image(Path(image_root, info['file_name'])))
+        results += [dict(image_id=info['id'], category_id=ground_truth['categories'][0]['id'],
+                         score=nucleus['area'] / (nucleus['area'] + 200), bbox=nucleus['bbox'],
+                         segmentation=nucleus['segmentation'])
+                    for nucleus in describe(encode_label_map(labels))]
     return results

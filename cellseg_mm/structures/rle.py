@@ -69,7 +69,7 @@ def encode_segmentation(segmentation, height, width):
 
 
 def encode_mask(mask):
-    """RLE of one mask; the cost is that of its columns, not of the canvas.
+    """RLE of one mask; beyond one look at every pixel, the cost is that of its columns, not of the canvas.
 
     Args:
         mask (ndarray): (H, W) bool.
@@ -103,7 +103,9 @@ def decode_counts(counts):
     Raises:
         ValueError: If the counts are not of that form.
     """
-    bits = np.frombuffer(counts.encode('ascii') if isinstance(counts, str) else counts, np.uint8).astype(np.int64) - 48
+    # What is not ASCII becomes bytes above 127, which no count has.
+    text = counts.encode('utf-8', 'surrogatepass') if isinstance(counts, str) else counts
+    bits = np.frombuffer(text, np.uint8).astype(np.int64) - 48
     if not len(bits):
         return bits
     last = bits & 32 == 0

@@ -1,7 +1,9 @@
+import cv2
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
-from cellseg_mm.evaluation.watershed import segment_otsu_watershed
+from cellseg_mm.evaluation.watershed import segment_otsu_watershed, watershed_results
 
 STROMA, NUCLEUS = (215, 180, 235), (120, 60, 80)  # BGR
 
@@ -74,3 +76,23 @@ def test_only_colour_order_bgr_finds_blue_nuclei_in_pink():
     labels = segment_otsu_watershed(pink_disc)
     assert labels[15, 17] > 0
     assert labels[35, 35] == 0
+
+
+def test_results_are_the_nuclei_of_each_image_and_larger_ones_score_higher(tmp_path):
+    small, _ = draw_discs((60, 90), (20, 20, 9), (35, 60, 14))
+    empty = np.full((40, 40, 3), STROMA, np.uint8)
+    for name, image in (('small', small), ('empty', empty)):
+        cv2.imwrite(str(tmp_path / f'{name}.png'), image)
+    truth = {'images': [{'id': 7, 'file_name': 'empty.png'}, {'id': 9, 'file_name': 'small.png'}],
+             'categories': [{'id': 3, 'name': 'nucleus'}, {'id': 4, 'name': 'other'}]}
+    results = watershed_results(truth, tmp_path)
+    labels = segment_otsu_watershed(small)
+    assert len(results) == labels.max() == 2
+    for value, result in enumerate(results, 1):
+        assert (result['image_id'], result['category_id']) == (9, 3)
+        np.testing.assert_array_equal(coco_mask.decode(result['segmentation']), labels == value)
+        assert isinstance(result['segmentation']['counts'], str)
+        rows, cols = np.nonzero(labels == value)
+        assert result['bbox'] == [cols.min(), rows.min(), np.ptp(cols) + 1, np.ptp(rows) + 1]
+        assert result['score'] == len(rows) / (len(rows) + 200)
+    assert results[0]['score'] < results[1]['score']

@@ -98,7 +98,9 @@ def test_each_form_of_segmentation_gives_the_same_mask(segmentation):
     ({'size': [3, 4], 'counts': 'oooo'}, 'cannot be decoded'),
     ({'size': [3, 4], 'counts': 'o' * 50 + '0'}, 'cannot be decoded'),
     ({'size': [3, 4], 'counts': '00000000'}, 'add up'),
-    ({'size': [3, 4], 'counts': 'é!\x00'}, "can't encode"),
+    ({'size': [3, 4], 'counts': 'é!\x00'}, 'its RLE counts cannot be decoded'),
+    ({'size': [3, 4], 'counts': 'é0'}, 'its RLE counts cannot be decoded'),
+    ({'size': [3, 4], 'counts': '\ud800'}, 'its RLE counts cannot be decoded'),
     ({'size': [3, 4], 'counts': '!!'}, 'cannot be decoded'),
 ])
 def test_a_broken_segmentation_says_what_is_wrong(segmentation, problem):
