@@ -14,12 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 import tifffile
-from pycocotools import mask as mask_util
 from scipy import ndimage
 
+from cellseg_mm.datasets.annotations import describe
 from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.io.files import atomic_path, write_json, write_text
 from cellseg_mm.progress import track
+from cellseg_mm.structures.rle import encode_label_map
 
 FREQUENCIES = {'class1': 0.458, 'class2': 0.498, 'class3': 0.022, 'class4': 0.022}
 MIN_SIDE, MAX_SIDE = 64, 512
@@ -472,15 +473,7 @@ def _write_train(folder, image, maps):
 
 def _annotations(maps, image_id, first_id):
     """COCO annotations of one image's label maps, ids from `first_id`."""
-    annotations = []
-    for category, name in enumerate(FREQUENCIES, 1):
-        labels = maps.get(name)
-        if labels is None:
-            continue
-        ids = np.unique(labels[labels > 0])
-        for rle in mask_util.encode(np.asfortranarray(labels[..., None] == ids, dtype=np.uint8)):
-            annotations.append({
-                'id': first_id + len(annotations), 'image_id': image_id, 'category_id': category, 'iscrowd': 0,
-                'area': float(mask_util.area(rle)), 'bbox': mask_util.toBbox(rle).tolist(),
-                'segmentation': {'size': list(labels.shape), 'counts': rle['counts'].decode()}})
-    return annotations
+    cells = [(category, cell) for category, name in enumerate(FREQUENCIES, 1) if name in maps
+             for cell in describe(encode_label_map(maps[name]))]
+    return [{'id': number, 'image_id': image_id, 'category_id': category, **cell}
+            for number, (category, cell) in enumerate(cells, first_id)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from pycocotools import mask as mask_util
+from pycocotools import mask as coco_mask
 from scipy import ndimage
 
 from cellseg_mm.datasets.synthetic import FREQUENCIES, make_cells_image, random_stain, write_demo_data
@@ -177,7 +177,7 @@ def test_the_id_list_and_the_ground_truth_describe_the_test_images(root):
         assert list(image.shape) == [record['height'], record['width'], 4]
     for annotation in truth['annotations']:
         assert annotation['segmentation']['size'] == sizes[annotation['image_id']]
-        mask = mask_util.decode(annotation['segmentation'])
+        mask = coco_mask.decode(annotation['segmentation'])
         assert annotation['area'] == mask.sum() > 0
         rows, cols = np.nonzero(mask)
         assert annotation['bbox'] == [cols.min(), rows.min(), np.ptp(cols) + 1, np.ptp(rows) + 1]
