@@ -79,14 +79,14 @@ def read_label_map(path, shape=None):
         np.ndarray: int64 (H, W).
 
     Raises:
-        CellDataError: If it is of another size, in colour or lossy, or has negative, fractional, non-finite or
-            inexact ids.
+        CellDataError: If it is of another size, in colour, in a compression that may be lossy, or has negative,
+            fractional, non-finite or inexact ids.
     """
     with reading(path):
         raster = _read(path)
         if raster.lossy:
-            raise CellDataError(path, 'is a JPEG-compressed label map, whose ids are no longer exact',
-                                'save it as PNG, or as TIFF with another compression')
+            raise CellDataError(path, f'is a {raster.lossy}-compressed label map, whose ids may be inexact',
+                                'save it as PNG, or as TIFF without compression or with LZW or Deflate')
         if raster.kind not in ('grey', 'palette'):
             raise CellDataError(path, f'is a label map of {raster.values.shape[-1]} channels',
                                 'save one channel that holds the number of each instance, not a colour')
@@ -95,27 +95,6 @@ def read_label_map(path, shape=None):
             raise CellDataError(path, f'is {values.shape[0]} x {values.shape[1]} (height x width) but its image is '
                                 f'{shape[0]} x {shape[1]}', 'save both in the same size')
         return _to_labels(path, values)
-
-
-def read_image_size(path):
-    """Height and width of what `read_image` would return, without decoding pixels.
-
-    Args:
-        path (str | Path): A TIFF, PNG, JPEG or BMP file.
-
-    Returns:
-        tuple[int, int]: Height and width in pixels.
-
-    Raises:
-        CellDataError: If the file's header cannot be read.
-    """
-    with reading(path):
-        magic = _magic(path)
-        if magic in tiff.MAGICS:
-            return tiff.read_size(path)
-        with Path(path).open('rb') as file:
-            width, height = _PILLOW[magic](file).size
-        return height, width
 
 
 def read_pixel_size(path):
@@ -135,19 +114,20 @@ def read_pixel_size(path):
 
 
 def write_image(path, bgr):
-    """Write an image, whole or not at all, in the format that the suffix names.
+    """Write a PNG file, whole or not at all.
 
     Args:
-        path (str | Path): Where to; '.png', '.jpg', '.tif' or '.bmp'.
-        bgr (np.ndarray): uint8 (H, W, 3), BGR, or (H, W), grey.
+        path (str | Path): Where to; the suffix is '.png'.
+        bgr (np.ndarray): uint8 (H, W, 3), BGR.
 
     Raises:
-        UserError: If the suffix names no format that can be written.
+        UserError: If the suffix is another, or PNG cannot hold the image.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp'):
-        raise UserError(f'{path}: images are written as .png, .jpg, .tif or .bmp; choose one of these suffixes')
-    _, encoded = cv2.imencode(suffix, np.ascontiguousarray(bgr))
+    if Path(path).suffix != '.png':
+        raise UserError(f'{path}: images are written as PNG; let the name end in .png')
+    done, encoded = cv2.imencode('.png', np.ascontiguousarray(bgr))
+    if not done:
+        raise UserError(f'{path}: PNG cannot hold {bgr.shape[0]} x {bgr.shape[1]} pixels; choose a smaller part')
     with atomic_path(path) as partial:
         partial.write_bytes(encoded.tobytes())
 
@@ -198,7 +178,7 @@ def _read_with_pillow(path, opener):
         return Raster(values[..., :1], 'palette', 8, palette)
     rgb = values.shape[-1] >= 3
     return Raster(values[..., :3 if rgb else 1], 'rgb' if rgb else 'grey', 8 * values.itemsize if depth > 4 else depth,
-                  lossy=opener is JpegImageFile)
+                  lossy='JPEG' if opener is JpegImageFile else '')
 
 
 def _complement(values, bits):

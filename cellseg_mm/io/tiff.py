@@ -27,6 +27,10 @@ _MAX_EXPANSION = {COMPRESSION.NONE: 1, COMPRESSION.LZW: 2000, COMPRESSION.DEFLAT
 _MAX_EXPANSION_OTHERS = 40_000
 
 _JPEG = (COMPRESSION.JPEG, COMPRESSION.OJPEG)
+# All others may be lossy, which the tags of most of them (JPEG 2000, JPEG XL, JPEG XR, WebP, LERC) do not tell.
+_EXACT = (COMPRESSION.NONE, COMPRESSION.CCITTRLE, COMPRESSION.CCITTFAX3, COMPRESSION.CCITTFAX4, COMPRESSION.LZW,
+          COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE, COMPRESSION.PACKBITS, COMPRESSION.LZMA, COMPRESSION.ZSTD,
+          COMPRESSION.ZSTD_DEPRECATED, COMPRESSION.PNG)
 _GREY = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE)
 _ALPHA = (EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA)
 _AXES = {'T': 'time points', 'Z': 'slices', 'Q': 'pages of unstated meaning', 'I': 'pages of unstated meaning'}
@@ -46,7 +50,7 @@ class Raster(NamedTuple):
         bits: Bits of each stored sample, 1 to 64.
         palette: (2 ** bits, 3) uint8 RGB, for 'palette' only.
         white_is_zero: Whether grey values run from white to black.
-        lossy: Whether the compression may have changed values.
+        lossy: Name of the compression where it may have changed values, else empty.
     """
 
     values: np.ndarray
@@ -54,7 +58,7 @@ class Raster(NamedTuple):
     bits: int
     palette: np.ndarray | None = None
     white_is_zero: bool = False
-    lossy: bool = False
+    lossy: str = ''
 
 
 @contextmanager
@@ -108,18 +112,7 @@ def read(path):
         bits = page.bitspersample if isinstance(page.bitspersample, int) else 8 * values.itemsize
         palette = _palette(path, page, values) if channels.kind == 'palette' else None
         return Raster(values, channels.kind, bits, palette, page.photometric == PHOTOMETRIC.MINISWHITE,
-                      page.compression in _JPEG)
-
-
-def read_size(path):
-    """Height and width in pixels of what `read` would return, from the tags alone.
-
-    Raises:
-        CellDataError: If the file is no readable TIFF.
-    """
-    with reading(path), tifffile.TiffFile(path) as tif:
-        series = _largest_series(path, tif)
-        return _size(series, 'Y'), _size(series, 'X')
+                      '' if page.compression in _EXACT else page.compression.name)
 
 
 def read_pixel_size(path):

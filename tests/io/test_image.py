@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from truncation import assert_never_half_read
 
 from cellseg_mm.errors import CellDataError, UserError
-from cellseg_mm.io.image import read_image, read_image_size, read_label_map, read_pixel_size, write_image
+from cellseg_mm.io.image import read_image, read_label_map, read_pixel_size, write_image
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (37, 53), np.uint8)
@@ -36,9 +37,7 @@ def save(tmp_path):
 
 @pytest.mark.parametrize('suffix', ['.png', '.bmp', '.tif'])
 def test_lossless_formats_read_back_exactly(save, suffix):
-    path = save(RGB, suffix)
-    np.testing.assert_array_equal(read_image(path), RGB[..., ::-1])
-    assert read_image_size(path) == (37, 53)
+    np.testing.assert_array_equal(read_image(save(RGB, suffix)), RGB[..., ::-1])
     np.testing.assert_array_equal(read_image(save(GREY, suffix)), np.repeat(GREY[..., None], 3, axis=-1))
 
 
@@ -47,7 +46,6 @@ def test_jpeg_is_read_as_opencv_reads_it(save):
     for array in (smooth, smooth[..., 0]):
         path = save(array, '.jpg', quality=95)
         assert np.abs(read_image(path).astype(int) - cv2.imread(str(path))).max() <= 2
-        assert read_image_size(path) == (37, 53)
 
 
 def test_jpegs_in_cmyk_become_rgb(save):
@@ -153,7 +151,7 @@ def test_a_label_map_of_another_size_names_both_sizes(tmp_path):
         read_label_map(path, (7, 5))
 
 
-@pytest.mark.parametrize('read', [read_image, read_label_map, read_image_size, read_pixel_size])
+@pytest.mark.parametrize('read', [read_image, read_label_map, read_pixel_size])
 @pytest.mark.parametrize(('content', 'problem'), [
     (None, 'does not exist; check the name'), (b'', 'is an empty file'),
     (b'not an image', 'is no TIFF, PNG, JPEG or BMP'), (b'GIF89a' + bytes(50), 'is no TIFF, PNG, JPEG or BMP')])
@@ -173,7 +171,7 @@ def test_what_is_no_image_is_refused(tmp_path, read, content, problem):
 def test_headers_without_an_image_are_refused(tmp_path, content):
     path = tmp_path / 'image'
     path.write_bytes(content)
-    for read in (read_image, read_label_map, read_image_size):
+    for read in (read_image, read_label_map):
         with pytest.raises(CellDataError):
             read(path)
 
@@ -181,16 +179,7 @@ def test_headers_without_an_image_are_refused(tmp_path, content):
 @pytest.mark.parametrize(('suffix', 'options'), [('.png', {}), ('.bmp', {}), ('.jpg', {}),
                                                  ('.jpg', {'progressive': True})])
 def test_truncated_files_never_read_as_half_an_image(save, suffix, options):
-    path = save(RGB, suffix, **options)
-    data, whole = path.read_bytes(), read_image(path)
-    for end in RNG.integers(0, len(data), 60):
-        path.write_bytes(data[:end])
-        try:
-            image = read_image(path)
-        except CellDataError:
-            continue
-        # Only the end mark is missing.
-        np.testing.assert_array_equal(image, whole)
+    assert_never_half_read(save(RGB, suffix, **options))
 
 
 def test_a_png_that_claims_more_than_it_has_is_refused_before_memory_is_taken(tmp_path):
@@ -202,10 +191,12 @@ def test_a_png_that_claims_more_than_it_has_is_refused_before_memory_is_taken(tm
         read_image(path)
 
 
-def test_large_pngs_are_no_bombs(tmp_path):
-    path = tmp_path / 'large.png'
-    Image.new('1', (14_000, 13_000)).save(path)
-    assert read_image_size(path) == (13_000, 14_000)
+def test_large_pngs_are_no_bombs(save, monkeypatch):
+    path = save(RGB)
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', RGB.size // 10)
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(path)
+    np.testing.assert_array_equal(read_image(path), RGB[..., ::-1])
 
 
 def test_animations_are_refused(tmp_path):
@@ -221,26 +212,25 @@ def test_orientation_tags_do_not_turn_the_image_away_from_its_labels(save):
     exif[0x0112] = 6
     path = save(RGB, '.jpg', exif=exif)
     assert read_image(path).shape == (37, 53, 3)
-    assert read_image_size(path) == (37, 53)
 
 
 def test_pixel_size_of_other_formats_is_unknown(save):
     assert read_pixel_size(save(RGB, dpi=(300, 300))) is None
 
 
-@pytest.mark.parametrize('suffix', ['.png', '.tif', '.bmp'])
-def test_written_images_read_back(tmp_path, suffix):
-    path = tmp_path / 'new' / f'image{suffix}'
+def test_written_images_read_back(tmp_path):
+    path = tmp_path / 'new' / 'image.png'
     write_image(path, RGB[..., ::-1])
     np.testing.assert_array_equal(read_image(path), RGB[..., ::-1])
-    write_image(path, GREY)
-    np.testing.assert_array_equal(read_image(path)[..., 0], GREY)
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_an_unknown_suffix_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(UserError, match='choose one of these suffixes'):
-        write_image(tmp_path / 'image.xyz', RGB)
+@pytest.mark.parametrize(('name', 'shape', 'problem'), [
+    ('image.jpg', (5, 5, 3), 'let the name end in .png'), ('image', (5, 5, 3), 'let the name end in .png'),
+    ('image.png', (1, 1_000_001, 3), 'PNG cannot hold 1 x 1000001 pixels')])
+def test_what_cannot_be_written_is_refused_before_anything_is_written(tmp_path, name, shape, problem):
+    with pytest.raises(UserError, match=problem):
+        write_image(tmp_path / name, np.zeros(shape, np.uint8))
     assert not list(tmp_path.iterdir())
 
 
@@ -255,7 +245,7 @@ def test_the_real_sample_reads_as_pillow_reads_it():
     sample = Path(REAL) / 'hw3' / 'sample'
     image = read_image(sample / 'image.tif')
     np.testing.assert_array_equal(image, np.asarray(Image.open(sample / 'image.tif'))[..., 2::-1])
-    assert read_image_size(sample / 'image.tif') == image.shape[:2] == (397, 482)
+    assert image.shape[:2] == (397, 482)
     assert read_pixel_size(sample / 'image.tif') is None
     for name, cells in (('class1', 2), ('class2', 159)):
         labels = read_label_map(sample / f'{name}.tif', image.shape[:2])
