@@ -31,7 +31,7 @@ def run(main):
     try:
         status = main()
     except UserError as error:
-        status = _fail(str(error))
+        status = _fail(_from_worker(error) or str(error))
     except BrokenPipeError:
         # The reader of our output (head, less) went away; pointing stdout elsewhere keeps Python's exit quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -55,12 +55,21 @@ def _mendable(error):
     if type(error).__name__ == 'OutOfMemoryError':
         return ('the GPU has too little memory: try --amp, or a smaller batch by --cfg-options '
                 'train_dataloader.batch_size=1')
+    if 'killed by signal: Bus error' in str(error):
+        return 'too little shared memory for data loading processes: add --cfg-options train_dataloader.num_workers=0'
+    return _from_worker(error)
+
+
+def _from_worker(error):
     # PyTorch hands on what a data loading process raised as the text of its traceback.
     lines = re.findall(r'^cellseg_mm\.errors\.\w+: (.*)', str(error), re.MULTILINE)
     return lines[-1] if lines else None
 
 
 def _fail(message):
-    if os.environ.get('RANK', '0') == '0':  # once, not by every process of a distributed run
+    # What all processes of a distributed run find before they meet is printed once, what one finds later by that one.
+    torch_distributed = sys.modules.get('torch.distributed')
+    met = torch_distributed is not None and torch_distributed.is_initialized()
+    if met or os.environ.get('RANK', '0') == '0':
         print('error: ' + ' '.join(message.split()), file=sys.stderr)
     return 2

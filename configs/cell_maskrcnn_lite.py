@@ -1,7 +1,6 @@
 # The same model on EfficientNet-Lite0, for CPUs and for machines that reach no model hub: its ImageNet weights come
 # with a pip package. Light FPN and heads, anchors that fit cells, images enlarged so that cells span feature cells.
 _base_ = 'cell_maskrcnn.py'
-batch_size = 4
 crop = 256  # pixels of the image, before it is enlarged
 enlarge = 2.0
 channels = 128
@@ -19,7 +18,7 @@ test_pipeline = [
     dict(type='Resize', scale_factor=enlarge, keep_ratio=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
-train_dataloader = dict(batch_size=batch_size, dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 

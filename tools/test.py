@@ -30,21 +30,24 @@ def main():
     from mmengine.dist import is_main_process
 
     from cellseg_mm.engine.config import load_config, parse_options
-    from cellseg_mm.engine.testing import split_annotations, submit, validate
+    from cellseg_mm.engine.preflight import check_work_dir
+    from cellseg_mm.engine.testing import RESULTS_NAME, split_annotations, submit, validate
     from cellseg_mm.evaluation.coco_ap import format_table
-    from cellseg_mm.evaluation.submission import format_summary
+    from cellseg_mm.evaluation.submission import FILE_NAME, format_summary
     from cellseg_mm.visualization.overlay import write_comparisons
     config = load_config(args.config, parse_options(args.cfg_options))
     work_dir = Path(args.work_dir or Path('work_dirs', Path(args.config).stem))
     split = 'test' if args.format_only else 'val'
-    annotations = split_annotations(config, split) if args.show_dir else None
+    if args.show_dir:
+        annotations = split_annotations(config, split)
+        check_work_dir(args.show_dir)
     if args.format_only:
         summary = submit(config, args.checkpoint, work_dir, args.launcher)
-        results = work_dir / 'test-results.json'
+        results = work_dir / FILE_NAME
         report = format_summary(summary, config.classes) if summary else ''
     else:
         metrics = validate(config, args.checkpoint, work_dir, args.launcher)
-        results = work_dir / 'val-results.json'
+        results = work_dir / RESULTS_NAME
         report = f'{format_table(metrics, config.classes)}\npredictions: {results}'
     if not is_main_process():
         return

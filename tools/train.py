@@ -23,12 +23,15 @@ def parse_args():
 
 def main():
     args = parse_args()
+    from mmengine.dist import is_main_process
+
     from cellseg_mm.engine.config import load_config, parse_options
     from cellseg_mm.engine.training import train
     config = load_config(args.config, parse_options(args.cfg_options))
     work_dir = args.work_dir or Path('work_dirs', Path(args.config).stem)
     best = train(config, work_dir, args.resume, args.amp, args.auto_scale_lr, args.launcher)
-    print(f'best checkpoint: {best}')
+    if is_main_process():
+        print(f'best checkpoint: {best}')
 
 
 if __name__ == '__main__':

@@ -26,22 +26,32 @@ def read_checkpoint(path):
     """
     if not Path(path).is_file():
         raise UserError(f'{path}: there is no such checkpoint; training writes best_epoch_<n>.pth to its work dir')
-    # NumPy's arrays and scalars and MMEngine's log buffers are data; `getattr`, which MMEngine allows too, is not.
+    # NumPy's arrays and scalars and MMEngine's log buffers are data. The latter name their methods through `getattr`,
+    # which MMEngine allows whole, and with it any code.
     data_types = [HistoryBuffer, np.ndarray, np.dtype, np._core.multiarray._reconstruct, np._core.multiarray.scalar,
-                  *{type(np.dtype(code)) for code in '?bhilqBHILQefd'}]
+                  *{type(np.dtype(code)) for code in '?bhilqBHILQefd'}, (_method_of_a_buffer, 'builtins.getattr')]
     try:
         with torch.serialization.safe_globals(data_types):
             checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
-        blocked = re.search(r'GLOBAL (\S+)', str(error))
+        blocked = re.search(r'GLOBAL (\S+)|(getattr)', str(error))
         raise UserError(
-            f'{path}: refused, since loading it would run code ({blocked[1]})' if blocked else
+            f'{path}: refused, since loading it would run code ({blocked[1] or blocked[2]})' if blocked else
             f'{path}: this is not a checkpoint, or a damaged one') from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file can fail anywhere in the unpickling
         raise UserError(f'{path}: this is not a checkpoint, or a damaged one') from error
     if not isinstance(checkpoint, dict):
         raise UserError(f'{path}: this is not a checkpoint: it holds a {type(checkpoint).__name__}')
-    return checkpoint if 'state_dict' in checkpoint else dict(state_dict=checkpoint)
+    checkpoint = checkpoint if 'state_dict' in checkpoint else dict(state_dict=checkpoint)
+    if not all(isinstance(checkpoint.get(key, {}), dict) for key in ('state_dict', 'meta')):
+        raise UserError(f'{path}: this is not a checkpoint: its weights or its meta data are no dictionary')
+    return checkpoint
+
+
+def _method_of_a_buffer(owner, name):
+    if owner is HistoryBuffer and name in ('min', 'max', 'current', 'mean'):
+        return getattr(owner, name)
+    raise pickle.UnpicklingError('getattr')
 
 
 def check_weights(model, checkpoint, path):
@@ -67,9 +77,38 @@ def check_weights(model, checkpoint, path):
                 f'{tuple(tensor.shape)}; use the config, and the number of classes, that it was trained with')
 
 
+def matching_weights(model, checkpoint, path):
+    """Count the tensors of a checkpoint that a model to be fine-tuned can start from.
+
+    Args:
+        model (nn.Module): The model.
+        checkpoint (dict): What `read_checkpoint` returned.
+        path (str | Path): Its file, for the message.
+
+    Returns:
+        int: How many have the name and shape of one of the model's.
+
+    Raises:
+        UserError: If none has.
+    """
+    wanted, found = model.state_dict(), checkpoint['state_dict']
+    count = sum(name in found and found[name].shape == tensor.shape for name, tensor in wanted.items())
+    if not count:
+        raise UserError(f'{path}: the checkpoint is of another model: none of its tensors fits')
+    return count
+
+
+def check_resumable(checkpoint, path):
+    """Raise a UserError if a checkpoint lacks what a training goes on from, as the best epoch's does."""
+    missing = [key for key in ('optimizer', 'param_schedulers', 'message_hub') if key not in checkpoint]
+    if missing or not {'epoch', 'iter'} <= checkpoint.get('meta', {}).keys():
+        raise UserError(f'{path}: it holds weights only; resume from epoch_<n>.pth, or start a new training from these '
+                        'weights with --cfg-options load_from=FILE')
+
+
 def check_checkpoint_classes(checkpoint, classes, path):
     """Raise a UserError if the checkpoint was trained on other classes, or on the same ones in another order."""
-    trained = checkpoint.get('meta', {}).get('dataset_meta', {}).get('classes')
+    trained = (checkpoint.get('meta', {}).get('dataset_meta') or {}).get('classes')
     if trained is not None and list(trained) != list(classes):
         raise UserError(f'{path}: trained on the classes {tuple(trained)}, the config has {tuple(classes)}; '
                         'use the config that it was trained with')
@@ -89,7 +128,8 @@ def message_hub_to_plain(state):
 def plain_to_message_hub(state):
     """Undo `message_hub_to_plain`."""
     scalars = {
-        name: HistoryBuffer(plain['values'].cpu().numpy(), plain['counts'].cpu().numpy(), plain['max_length'])
+        name: plain if isinstance(plain, HistoryBuffer) else  # as stock MMEngine keeps them
+        HistoryBuffer(plain['values'].cpu().numpy(), plain['counts'].cpu().numpy(), plain['max_length'])
         for name, plain in state['log_scalars'].items()
     }
     return {**state, 'log_scalars': scalars}

@@ -65,11 +65,11 @@ class EpochCheckpointHook(Hook):
             checkpoint['message_hub'] = message_hub_to_plain(checkpoint['message_hub'])
             checkpoint['random_states'] = self._random_states
 
-    def after_load_checkpoint(self, runner, checkpoint):  # noqa: ARG002 -- MMEngine's signature
+    def after_load_checkpoint(self, runner, checkpoint):
         if 'message_hub' in checkpoint:
             checkpoint['message_hub'] = plain_to_message_hub(checkpoint['message_hub'])
         states = checkpoint.get('random_states', [])
-        if get_rank() < len(states):
+        if runner.cfg.get('resume') and get_rank() < len(states):
             self._resumed_state = states[get_rank()]
 
     def _save_epoch(self, runner):

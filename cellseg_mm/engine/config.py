@@ -1,10 +1,18 @@
 """Loading of configs."""
 import argparse
+from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
 
 from cellseg_mm.errors import UserError
+
+# What a run reads: MMEngine's runner, and what this module carries on.
+_SETTINGS = {'data_root', 'classes', 'max_dets', *signature(Runner.__init__).parameters, 'activation_checkpointing',
+             'compile', 'custom_imports', 'efficient_conv_bn_eval', 'find_unused_parameters', 'model_wrapper_cfg',
+             'sync_bn'} - {'self', 'cfg'}
 
 
 def load_config(path, options=None):
@@ -26,6 +34,8 @@ def load_config(path, options=None):
         raise UserError(f'{path}: there is no such config{f"; there are {known}" if known else ""}')
     try:
         config = Config.fromfile(path)
+        for key in options or {}:
+            _check_option(config, key)
         config.merge_from_dict(options or {})
     except UserError:
         raise
@@ -36,8 +46,27 @@ def load_config(path, options=None):
     if missing:
         raise UserError(f'{path}: it does not set {", ".join(missing)}; start from _base_/cells.py as configs/'
                         'cell_maskrcnn.py does')
-    propagate(config)
+    try:
+        propagate(config)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f'{path}: a setting has not the form that configs/_base_/cells.py gives it: {error}') from error
     return config
+
+
+def _check_option(config, key):
+    parts = key.split('.')
+    if parts[0] not in _SETTINGS:
+        raise UserError(f'--cfg-options {key}: this would change nothing: {parts[0]} is no setting, or is read only '
+                        'while the config is loaded; name the setting itself, such as train_dataloader.batch_size')
+    node = config
+    for number, part in enumerate(parts):
+        if not isinstance(node, (dict, Config)):
+            return
+        similar = get_close_matches(part, node.keys(), 1, 0.85)
+        if part not in node and similar:
+            raise UserError(f'--cfg-options {key}: there is no {part}; did you mean '
+                            f'{".".join([*parts[:number], *similar])}?')
+        node = node.get(part)
 
 
 def propagate(config):
@@ -49,12 +78,16 @@ def propagate(config):
     Args:
         config (Config): Changed in place.
     """
-    if isinstance(config.classes, str):  # --cfg-options classes=nucleus
-        config.classes = (config.classes, )
+    # --cfg-options classes=nucleus gives a word, not a tuple of one.
+    classes = (config.classes, ) if isinstance(config.classes, str) else config.classes
+    config.classes = tuple(str(name) for name in classes)
+    config.data_root = str(config.data_root)
+    if not isinstance(config.max_dets, int) or config.max_dets < 1:
+        raise UserError(f'max_dets must be a whole number of 1 or more, not {config.max_dets!r}')
     for split in ('train', 'val', 'test'):
         dataset = dataset_config(config, split)
         dataset.data_root = config.data_root
-        dataset.metainfo = dict(classes=tuple(config.classes))
+        dataset.metainfo = dict(classes=config.classes)
         evaluator = config.get(f'{split}_evaluator')
         if evaluator:
             evaluator.ann_file = str(Path(config.data_root, dataset.ann_file))

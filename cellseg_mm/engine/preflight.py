@@ -1,14 +1,22 @@
 """What can be checked before any work is done."""
 import errno
-import os
+import hashlib
+import re
 import shutil
 import tempfile
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
+from urllib.request import urlopen
+
+import torch
+from mmengine.runner.checkpoint import get_torchvision_models
 
 from cellseg_mm.datasets.cell_dataset import check_classes, read_annotations
+from cellseg_mm.engine.checkpoint import read_checkpoint
 from cellseg_mm.engine.config import dataset_config
 from cellseg_mm.errors import CellDataError, UserError
+from cellseg_mm.io.files import atomic_path
+from cellseg_mm.models.backbones.timm_backbone import efficientnet_lite0_path
 
 DOWNLOAD_TIMEOUT = 20.0
 
@@ -63,58 +71,86 @@ def check_work_dir(work_dir, needed_bytes=0):
 
 
 def fetch_pretrained(config):
-    """See to it that every pretrained file that the model names is on this machine.
+    """See to it that every pretrained file that the model names is on this machine and safe to load.
 
     Args:
         config (Config): A config from `load_config`.
 
     Raises:
-        UserError: If a file is missing and cannot be downloaded: which one, and where to put it.
+        UserError: If a file is missing and cannot be downloaded: which one, and where to put it. If a file would run
+            code when loaded.
     """
-    for checkpoint in _pretrained_checkpoints(config.model):
-        _fetch(checkpoint)
-
-
-def _pretrained_checkpoints(node):
-    if isinstance(node, dict):
-        init_cfg = node.get('init_cfg')
-        if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
-            yield init_cfg['checkpoint']
-        if isinstance(init_cfg, dict) and init_cfg.get('type') == 'EfficientNetLite0':
-            from cellseg_mm.models.backbones.timm_backbone import efficientnet_lite0_path
+    for node in _with_init_cfg(config.model):
+        if node['type'] == 'EfficientNetLite0':
             efficientnet_lite0_path()
-        for value in node.values():
-            yield from _pretrained_checkpoints(value)
-    elif isinstance(node, (list, tuple)):
-        for item in node:
-            yield from _pretrained_checkpoints(item)
+        elif node['type'] == 'Pretrained':
+            read_checkpoint(_fetch(node['checkpoint']))
+
+
+def drop_pretrained(model):
+    """Take the pretrained weights out of a model's config, for a run whose own weights replace them.
+
+    Args:
+        model (ConfigDict): Changed in place.
+    """
+    for child in _children(model):
+        drop_pretrained(child)
+    if isinstance(model, dict) and model.get('init_cfg'):
+        kept = [one for one in _listed(model['init_cfg']) if one['type'] not in ('EfficientNetLite0', 'Pretrained')]
+        model['init_cfg'] = kept or None
+
+
+def _with_init_cfg(node):
+    """Yield every initialisation in a config, at any depth."""
+    if isinstance(node, dict):
+        yield from _listed(node.get('init_cfg'))
+    for child in _children(node):
+        yield from _with_init_cfg(child)
+
+
+def _children(node):
+    if isinstance(node, dict):
+        return node.values()
+    return node if isinstance(node, (list, tuple)) else ()
+
+
+def _listed(init_cfg):
+    return init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg] if init_cfg else []
 
 
 def _fetch(checkpoint):
-    import torch
-    from mmengine.runner.checkpoint import get_torchvision_models
     url = checkpoint
     if url.startswith('torchvision://'):
-        url = get_torchvision_models()[url.removeprefix('torchvision://')]
+        models = get_torchvision_models()
+        name = url.removeprefix('torchvision://')
+        if name not in models:
+            raise UserError(f'{checkpoint}: torchvision has no weights of that name')
+        url = models[name]
     if '://' not in url:
         if not Path(url).is_file():
             raise UserError(f'{url}: the pretrained weights are missing; put the file there, or set init_cfg=None')
-        return
-    target = Path(torch.hub.get_dir(), 'checkpoints', os.path.basename(url))  # noqa: PTH119 -- of a URL
+        return url
+    target = Path(torch.hub.get_dir(), 'checkpoints', url.rsplit('/', 1)[-1])
     if target.is_file():
-        return
+        return target
     try:
         _download(url, target)
-    except (URLError, OSError) as error:
+    except (OSError, HTTPException) as error:
         raise UserError(
             f'{url}: the pretrained weights could not be downloaded ({getattr(error, "reason", error)}); put that file '
             f'at {target}, or train configs/cell_maskrcnn_lite.py, whose weights come with pip') from error
+    return target
 
 
 def _download(url, target):
-    from urllib.request import urlopen
-
-    from cellseg_mm.io.files import atomic_path
     with (urlopen(url, timeout=DOWNLOAD_TIMEOUT) as response,  # noqa: S310 -- a config's address, file:// too
-          atomic_path(target) as partial, partial.open('wb') as file):
-        shutil.copyfileobj(response, file)
+          atomic_path(target) as partial):
+        with partial.open('wb') as file:
+            shutil.copyfileobj(response, file)
+        length = response.headers.get('Content-Length')
+        if length is not None and partial.stat().st_size != int(length):
+            raise OSError('the connection broke off')
+        # Names such as resnet50-0676ba61.pth hold the beginning of the file's SHA-256.
+        digest = re.search(r'-([0-9a-f]{8,})\.', target.name)
+        if digest and not hashlib.sha256(partial.read_bytes()).hexdigest().startswith(digest[1]):
+            raise OSError('what came is not that file')

@@ -5,11 +5,30 @@ from mmengine.runner import Runner
 
 
 class CellRunner(Runner):
-    """Keeps the environment, the whole config and the list of hooks for the log file, and off the console."""
+    """Keeps the environment, the whole config and the list of hooks for the log file, and off the console.
+
+    The config is written to the work dir by `dump_config` when the caller is sure of the run: testing in a training's
+    folder must not overwrite its record.
+    """
+
+    def __init__(self, *args, **kwargs):
+        self._is_built = False
+        super().__init__(*args, **kwargs)
+        self._is_built = True
+
+    def dump_config(self):
+        if self._is_built:
+            super().dump_config()
 
     def build_logger(self, *args, **kwargs):
         logger = super().build_logger(*args, **kwargs)
         for handler in logger.handlers:
+            handler.handleError = _raise
             if not isinstance(handler, logging.FileHandler):
-                handler.addFilter(lambda record: '\n' not in record.getMessage())
+                handler.addFilter(lambda record: record.levelno >= logging.WARNING or '\n' not in record.getMessage())
         return logger
+
+
+def _raise(record):  # noqa: ARG001 -- logging's signature
+    # Called while the exception is handled. Logging would print its traceback and go on, on a full disk too.
+    raise  # noqa: PLE0704

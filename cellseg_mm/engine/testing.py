@@ -26,7 +26,7 @@ def validate(config, checkpoint, work_dir, launcher='none'):
         launcher (str): `none`, or how the processes of a distributed run were started.
 
     Returns:
-        dict[str, float]: The metrics of `CellMetric`; empty on other ranks than the first.
+        dict[str, float]: The metrics of `CellMetric`.
 
     Raises:
         UserError: Before any work is done, for all that the user can mend.

@@ -1,16 +1,25 @@
 """Training, from a config to checkpoints and curves."""
 import re
+import shutil
 from pathlib import Path
 
 import torch
-from mmengine.dist import is_main_process
+from mmengine.dist import barrier, is_main_process
 from mmengine.model import is_model_wrapper
 
-from cellseg_mm.engine.checkpoint import check_checkpoint_classes, check_weights, read_checkpoint
+from cellseg_mm.engine.checkpoint import (
+    check_checkpoint_classes,
+    check_resumable,
+    check_weights,
+    matching_weights,
+    read_checkpoint,
+)
+from cellseg_mm.engine.checkpoint_hook import best_path
 from cellseg_mm.engine.distributed import prepare_distributed
-from cellseg_mm.engine.preflight import check_data, check_work_dir, fetch_pretrained
+from cellseg_mm.engine.preflight import check_data, check_work_dir, drop_pretrained, fetch_pretrained
 from cellseg_mm.engine.runner import CellRunner
 from cellseg_mm.errors import UserError
+from cellseg_mm.io.files import atomic_path
 from cellseg_mm.visualization.curves import plot_curves
 
 
@@ -34,20 +43,24 @@ def train(config, work_dir, resume=None, amp=False, auto_scale_lr=False, launche
     work_dir = Path(work_dir)
     check_data(config, ('train', 'val'))
     check_work_dir(work_dir)
-    last = last_checkpoint(work_dir)
-    resume_from = last if resume == 'auto' else resume
-    if resume is None and last is not None:
+    resume_from = last_checkpoint(work_dir) if resume == 'auto' else resume
+    elsewhere = resume_from is None or Path(resume_from).parent.resolve() != work_dir.resolve()
+    if elsewhere and any(_epoch_files(work_dir)):
         raise UserError(f'{work_dir}: there is a training in it already; add --resume to go on with it, or name '
                         'another folder with --work-dir')
-    checkpoint = read_checkpoint(resume_from) if resume_from else None
-    if config.get('load_from'):
-        read_checkpoint(config.load_from)
-    if checkpoint is None:
+    start_from = resume_from or config.get('load_from')
+    checkpoint = read_checkpoint(start_from) if start_from else None
+    if resume_from:
+        check_resumable(checkpoint, resume_from)
+        check_checkpoint_classes(checkpoint, config.classes, resume_from)
+        _check_schedule(config, checkpoint, resume_from)
+        drop_pretrained(config.model)
+    else:
         fetch_pretrained(config)
 
     config.work_dir = str(work_dir)
     config.resume = resume_from is not None
-    config.load_from = str(resume_from) if resume_from else config.get('load_from')
+    config.load_from = str(start_from) if start_from else None
     if amp:
         _use_amp(config)
     if auto_scale_lr:
@@ -55,14 +68,19 @@ def train(config, work_dir, resume=None, amp=False, auto_scale_lr=False, launche
     prepare_distributed(config, launcher)
     runner = CellRunner.from_cfg(config)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    if checkpoint is not None:
+    if resume_from:
         check_weights(model, checkpoint, resume_from)
-        check_checkpoint_classes(checkpoint, config.classes, resume_from)
-        del checkpoint
+        _bring_best(checkpoint, Path(resume_from).parent, work_dir)
+    elif start_from:
+        runner.logger.info('%d of %d tensors taken from %s', matching_weights(model, checkpoint, start_from),
+                           len(model.state_dict()), start_from)
+    del checkpoint
     check_work_dir(work_dir, needed_bytes=_checkpoint_bytes(model))
+    runner.dump_config()
     runner.train()
     if is_main_process():
         plot_curves(work_dir, work_dir / 'curves.png')
+    barrier()  # the main process writes the last checkpoint
     return best_checkpoint(work_dir) or last_checkpoint(work_dir)
 
 
@@ -77,9 +95,35 @@ def best_checkpoint(work_dir):
 
 
 def _newest(work_dir, prefix):
-    epochs = {int(match[1]): path for path in Path(work_dir).glob(f'{prefix}_*.pth')
-              if (match := re.fullmatch(rf'{prefix}_(\d+)\.pth', path.name))}
+    epochs = {epoch: path for kind, epoch, path in _epoch_files(work_dir) if kind == prefix}
     return epochs[max(epochs)] if epochs else None
+
+
+def _epoch_files(work_dir):
+    for path in Path(work_dir).glob('*.pth'):
+        if match := re.fullmatch(r'(epoch|best_epoch)_(\d+)\.pth', path.name):
+            yield match[1], int(match[2]), path
+
+
+def _bring_best(checkpoint, source_dir, work_dir):
+    """Copy the best epoch so far along where a run is resumed in another folder."""
+    name = best_path('', checkpoint['message_hub']['runtime_info'].get('best_epoch')).name
+    if is_main_process() and (source_dir / name).is_file() and not (work_dir / name).exists():
+        with atomic_path(work_dir / name) as partial:
+            shutil.copyfile(source_dir / name, partial)
+
+
+def _check_schedule(config, checkpoint, path):
+    schedulers = config.param_scheduler if isinstance(config.param_scheduler, list) else [config.param_scheduler]
+    planned = checkpoint['message_hub']['runtime_info'].get('max_epochs')
+    # A plateau has no end; other schedules are restored as they were planned, and would stay at their last rate.
+    if planned is None or all(scheduler.type == 'ReduceOnPlateauLR' for scheduler in schedulers):
+        return
+    if planned != config.train_cfg.max_epochs:
+        raise UserError(
+            f'{path}: its learning rate was planned for {planned} epochs, not {config.train_cfg.max_epochs}; resume '
+            f'with --cfg-options train_cfg.max_epochs={planned}, or start a new training from its weights with '
+            '--cfg-options load_from=FILE')
 
 
 def _use_amp(config):

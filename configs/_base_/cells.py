@@ -4,25 +4,20 @@ data_root = 'data/cells'
 classes = ('class1', 'class2', 'class3', 'class4')
 max_dets = 1000  # how many cells are looked for in an image; the true images hold up to 772
 
-batch_size = 4
-num_workers = 2
-image_scale = (1333, 800)  # longest and shortest side in pixels after resizing
-
-# What usually stays.
 train_pipeline = [
     dict(type='LoadTiffImage'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(type='Resize', scale=image_scale, keep_ratio=True),
+    dict(type='Resize', scale=(1333, 800), keep_ratio=True),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadTiffImage'),
-    dict(type='Resize', scale=image_scale, keep_ratio=True),
+    dict(type='Resize', scale=(1333, 800), keep_ratio=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 train_dataloader = dict(
-    batch_size=batch_size,
-    num_workers=num_workers,
+    batch_size=4,
+    num_workers=2,
     worker_init_fn=dict(type='prepare_worker'),
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
@@ -33,7 +28,7 @@ train_dataloader = dict(
         pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=1,
-    num_workers=num_workers,
+    num_workers=2,
     worker_init_fn=dict(type='prepare_worker'),
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
@@ -45,7 +40,7 @@ val_dataloader = dict(
         pipeline=test_pipeline))
 test_dataloader = dict(
     batch_size=1,
-    num_workers=num_workers,
+    num_workers=2,
     worker_init_fn=dict(type='prepare_worker'),
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(

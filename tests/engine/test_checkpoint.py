@@ -8,7 +8,9 @@ from torch import nn
 
 from cellseg_mm.engine.checkpoint import (
     check_checkpoint_classes,
+    check_resumable,
     check_weights,
+    matching_weights,
     message_hub_to_plain,
     plain_to_message_hub,
     read_checkpoint,
@@ -94,3 +96,40 @@ def test_the_message_hub_survives_a_safe_load(tmp_path):
     assert restored.get_scalar('train/loss').mean() == hub.get_scalar('train/loss').mean()
     assert restored.get_info('best_score') == 0.25
     assert restored.get_info('counts') == [0, 1, 2]
+
+
+def test_a_checkpoint_of_stock_mmengine_loads_without_running_code(tmp_path):
+    hub = MessageHub.get_instance('stock')
+    hub.update_scalar('train/loss', 2.0)
+    torch.save(dict(state_dict={}, message_hub=hub.state_dict()), tmp_path / 'stock.pth')
+    checkpoint = read_checkpoint(tmp_path / 'stock.pth')
+    assert plain_to_message_hub(checkpoint['message_hub'])['log_scalars']['train/loss'].mean() == 2.0
+
+
+def test_weights_alone_cannot_be_resumed():
+    with pytest.raises(UserError, match=r'it holds weights only; resume from epoch_<n>\.pth'):
+        check_resumable(dict(state_dict={}, meta=dict(epoch=1, iter=2)), 'best_epoch_1.pth')
+
+
+def test_fine_tuning_takes_what_fits_and_refuses_what_does_not_at_all():
+    model = nn.Linear(3, 2)
+    assert matching_weights(model, dict(state_dict=nn.Linear(4, 2).state_dict()), 'a.pth') == 1
+    with pytest.raises(UserError, match='none of its tensors fits'):
+        matching_weights(model, dict(state_dict=nn.Conv2d(1, 5, 3).state_dict()), 'a.pth')
+
+
+def test_no_damage_ends_in_a_traceback(tmp_path):
+    torch.save(dict(state_dict=nn.Linear(9, 9).state_dict(), meta=dict(epoch=1)), tmp_path / 'a.pth')
+    content = (tmp_path / 'a.pth').read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(content)
+        for place in rng.integers(len(content), size=8):
+            damaged[place] ^= rng.integers(1, 256)
+        (tmp_path / 'b.pth').write_bytes(damaged[:rng.integers(1, len(content))] if rng.random() < 0.3 else damaged)
+        try:
+            assert isinstance(read_checkpoint(tmp_path / 'b.pth')['state_dict'], dict)
+        except UserError:
+            refused += 1
+    assert refused > 20

@@ -122,3 +122,22 @@ def test_options_are_parsed_as_mmdetection_does():
 def test_an_option_without_a_value_is_an_error():
     with pytest.raises(UserError, match='key=value'):
         parse_options(['max_dets'])
+
+
+@pytest.mark.parametrize(('option', 'message'), [
+    ('batch_size=2', 'batch_size is no setting, or is read only while the config is loaded'),
+    ('train_pipeline.0.type=Other', 'train_pipeline is no setting'),
+    ('model.backbon.depth=18', r'there is no backbon; did you mean model\.backbone\?'),
+    ('train_cfg.max_epoch=3', r'did you mean train_cfg\.max_epochs\?'),
+    ('max_dets=many', 'max_dets must be a whole number'),
+    ('classes=5', 'a setting has not the form'),
+])
+def test_an_option_that_would_be_ignored_or_does_not_fit_is_refused(option, message):
+    with pytest.raises(UserError, match=message):
+        load_config(TINY_CONFIG, parse_options([option]))
+
+
+@pytest.mark.parametrize('option', ['optim_wrapper.clip_grad.max_norm=5', 'model.backbone.init_cfg=None',
+                                    'train_dataloader.persistent_workers=False', 'load_from=a.pth', 'data_root=2024'])
+def test_an_option_may_add_what_the_config_leaves_out(option):
+    load_config(TINY_CONFIG, parse_options([option]))

@@ -1,9 +1,12 @@
+import hashlib
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import torch
 
-from cellseg_mm.engine.preflight import check_data, check_work_dir, fetch_pretrained
+from cellseg_mm.engine.preflight import check_data, check_work_dir, drop_pretrained, fetch_pretrained
 from cellseg_mm.errors import UserError
 
 
@@ -71,10 +74,10 @@ def test_a_disk_without_room_for_checkpoints_is_told_beforehand(tmp_path):
 
 
 def test_pretrained_weights_are_downloaded_once(tiny_config, tmp_path, hub):
-    (tmp_path / 'weights.pth').write_bytes(b'weights')
+    torch.save({}, tmp_path / 'weights.pth')
     config = pretrained(tiny_config, (tmp_path / 'weights.pth').as_uri())
     fetch_pretrained(config)
-    assert (hub / 'weights.pth').read_bytes() == b'weights'
+    assert (hub / 'weights.pth').read_bytes() == (tmp_path / 'weights.pth').read_bytes()
     (tmp_path / 'weights.pth').unlink()
     fetch_pretrained(config)
 
@@ -102,3 +105,72 @@ def test_torchvision_weights_are_named_by_their_address(tiny_config, hub, monkey
 def test_a_missing_local_file_of_weights_is_named(tiny_config):
     with pytest.raises(UserError, match=r'here\.pth: the pretrained weights are missing'):
         fetch_pretrained(pretrained(tiny_config, 'here.pth'))
+
+
+@pytest.fixture
+def serve():
+    """Serve one answer on this machine: the bytes, and the length that is claimed for them."""
+    servers = []
+
+    def serve(content, length):
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):  # the server's name for it
+                self.send_response(200)
+                self.send_header('Content-Length', str(length))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *arguments):
+                """Say nothing."""
+
+        server = HTTPServer(('127.0.0.1', 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f'http://127.0.0.1:{server.server_port}'
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+
+
+def test_a_download_that_breaks_off_is_not_kept(tiny_config, hub, serve):
+    with pytest.raises(UserError, match='could not be downloaded'):
+        fetch_pretrained(pretrained(tiny_config, f'{serve(b"x" * 500, 100_000)}/weights.pth'))
+    assert not list(hub.glob('*'))
+
+
+def test_a_download_is_held_against_the_digest_in_its_name(tiny_config, hub, serve, tmp_path):
+    torch.save({}, tmp_path / 'weights.pth')
+    content = (tmp_path / 'weights.pth').read_bytes()
+    server = serve(content, len(content))
+    with pytest.raises(UserError, match='what came is not that file'):
+        fetch_pretrained(pretrained(tiny_config, f'{server}/weights-0123abcd.pth'))
+    name = f'weights-{hashlib.sha256(content).hexdigest()[:8]}.pth'
+    fetch_pretrained(pretrained(tiny_config, f'{server}/{name}'))
+    assert [path.name for path in hub.iterdir()] == [name]
+
+
+def test_pretrained_weights_that_would_run_code_are_refused(tiny_config, tmp_path):
+
+    class RunsCode:
+        def __reduce__(self):
+            return print, ('run', )
+
+    torch.save(dict(state_dict=RunsCode()), tmp_path / 'evil.pth')
+    with pytest.raises(UserError, match='would run code'):
+        fetch_pretrained(pretrained(tiny_config, str(tmp_path / 'evil.pth')))
+
+
+def test_an_unknown_name_of_torchvision_is_an_error(tiny_config):
+    with pytest.raises(UserError, match='torchvision has no weights of that name'):
+        fetch_pretrained(pretrained(tiny_config, 'torchvision://resnet5'))
+
+
+def test_pretrained_weights_are_dropped_at_any_depth_and_others_kept(tiny_config):
+    config = pretrained(tiny_config, 'none.pth')
+    config.model.neck.init_cfg = [dict(type='Xavier', layer='Conv2d'), dict(type='Pretrained', checkpoint='none.pth')]
+    drop_pretrained(config.model)
+    fetch_pretrained(config)
+    assert config.model.backbone.init_cfg is None
+    assert [one.type for one in config.model.neck.init_cfg] == ['Xavier']

@@ -48,3 +48,15 @@ def test_an_unknown_model_or_stride_is_an_error():
         TimmBackbone('no_such_model')
     with pytest.raises(UserError, match=r'has strides \[2, 4, 8, 16, 32\], not \(3,\)'):
         TimmBackbone('test_efficientnet', strides=(3, ))
+
+
+def test_weights_of_the_same_timm_model_are_loaded_from_a_file(tmp_path):
+    import timm
+    model = timm.create_model('test_efficientnet')
+    torch.save(model.state_dict(), tmp_path / 'weights.pth')
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'weights.pth'))
+    backbone = TimmBackbone('test_efficientnet', init_cfg=init_cfg)
+    backbone.init_weights()
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in backbone.model.state_dict().items())
+    with pytest.raises(UserError, match='tensors of the backbone are not in it'):
+        TimmBackbone('tf_efficientnet_lite0', init_cfg=init_cfg).init_weights()

@@ -41,6 +41,7 @@ def test_validation_prints_the_table_and_keeps_predictions_and_overlays(checkpoi
     results = json.loads((tmp_path / 'val-results.json').read_text())
     images = {image['id'] for image in json.loads((tiny_data / 'annotations/val.json').read_text())['images']}
     assert {result['image_id'] for result in results} <= images
+    assert not (tmp_path / 'tiny.py').exists(), 'the record of the training that the folder may hold'
     for path in (tmp_path / 'overlays').iterdir():
         assert cv2.imread(str(path)).shape[2] == 3
 

@@ -1,5 +1,6 @@
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -101,6 +102,39 @@ def test_a_run_killed_while_it_writes_a_checkpoint_resumes_to_the_same_weights(t
     run = run_tool('train', *arguments, '--resume')
     assert run.returncode == 0, run.stderr
     assert_same_run(tmp_path, trained)
+
+
+def test_a_training_goes_on_in_another_folder_with_its_best_epoch(trained, tiny_data, tmp_path):
+    arguments = train_arguments(tiny_data, tmp_path)
+    best, = trained.glob('best_epoch_*.pth')
+    run = run_tool('train', *arguments, '--resume', best)
+    assert run.returncode == 2
+    assert 'it holds weights only; resume from epoch_<n>.pth' in run.stderr
+    run = run_tool('train', *arguments, 'train_cfg.max_epochs=4', '--resume', trained / 'epoch_3.pth')
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / 'epoch_4.pth').exists()
+    assert any(tmp_path.glob('best_epoch_*.pth'))
+    assert (trained / 'epoch_3.pth').exists()
+
+
+def test_fine_tuning_starts_from_the_weights_given(trained, tiny_data, tmp_path):
+    best, = trained.glob('best_epoch_*.pth')
+    run = run_tool('train', *train_arguments(tiny_data, tmp_path), f'load_from={best}', 'train_cfg.max_epochs=1',
+                   'optim_wrapper.optimizer.lr=0.0')
+    assert run.returncode == 0, run.stderr
+    found, expected = load(tmp_path / 'epoch_1.pth')['state_dict'], load(best)['state_dict']
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_broken_image_is_named_by_whichever_process_meets_it(tiny_data, tmp_path):
+    data = tmp_path / 'data'
+    shutil.copytree(tiny_data, data)
+    for image in data.glob('train/*/image.tif'):
+        image.write_bytes(image.read_bytes()[:500])
+    torchrun = (sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2')
+    run = run_tool('train', *train_arguments(data, tmp_path / 'work'), '--launcher', 'pytorch', launch=torchrun)
+    assert run.returncode != 0
+    assert any(line.startswith(f'error: {data}/train/') for line in run.stderr.splitlines())
 
 
 def test_a_disk_that_fills_up_ends_in_one_line(tiny_data, tmp_path):

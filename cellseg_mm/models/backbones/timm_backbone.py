@@ -3,6 +3,7 @@ import timm
 import torch
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule
+from mmengine.runner.checkpoint import CheckpointLoader
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cellseg_mm.errors import UserError
@@ -48,11 +49,24 @@ class TimmBackbone(BaseModule):
         return tuple(self.model(images))
 
     def init_weights(self):
-        if self.init_cfg and self.init_cfg['type'] == 'EfficientNetLite0':
-            self.model.load_state_dict(efficientnet_lite0_weights(self.model), strict=True)
-            self._is_init = True
+        kind = self.init_cfg['type'] if self.init_cfg else None
+        if kind == 'EfficientNetLite0':
+            self.model.load_state_dict(efficientnet_lite0_weights(self.model))
+        elif kind == 'Pretrained':
+            self._load(self.init_cfg['checkpoint'])
         else:
             super().init_weights()
+        self._is_init = True
+
+    def _load(self, path):
+        weights = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+        weights = weights.get('state_dict', weights)
+        wanted = self.model.state_dict()
+        missing = [name for name in wanted if name not in weights or weights[name].shape != wanted[name].shape]
+        if missing:
+            raise UserError(f'{path}: {len(missing)} of the {len(wanted)} tensors of the backbone are not in it, such '
+                            f'as {missing[0]}; give the weights of that timm model')
+        self.model.load_state_dict({name: weights[name] for name in wanted})
 
     def train(self, mode=True):
         super().train(mode)
