@@ -90,8 +90,8 @@ def prepare(root, *, images=None, labels=None, coco=None, classes=None, groups=N
     train, test = reports[:len(layout.train)], reports[len(layout.train):]
 
     warnings = layout.warnings + audit.warn(train, test, layout.classes)
-    counts = np.array([[Counter(cell['category'] for cell in report.cells)[name] for name in layout.classes]
-                       for report in train])
+    tallies = [Counter(cell['category'] for cell in report.cells) for report in train]
+    counts = np.array([[tally[name] for name in layout.classes] for tally in tallies])
     if groups:
         names, how = [csv_groups[key] for key in keys], f'as {groups.name} groups the images'
     else:
@@ -152,7 +152,7 @@ def _read_groups(path, train, test, problems):
     if any(len(row) < 2 or not row[1] for row in rows):
         problems.append(CellDataError(path, 'has a row without two columns', 'separate id and group by a comma'))
         return {}
-    rows = rows[0 if rows and rows[0][0] in train else 1:]
+    rows = rows[0 if rows and rows[0][0] in {*train, *test} else 1:]
     groups = dict(row[:2] for row in rows)
     for what, keys, remedy in (
             ('names no group for', [key for key in train if key not in groups], 'add them'),

@@ -239,13 +239,20 @@ class TestGroups:
 
     def test_groups_of_test_images_and_a_missing_header_are_fine(self, course, tmp_path):
         rows = [(f's{n}', str(n)) for n in range(6)] + [('t0', '9')]
-        run(course, groups=self.write(tmp_path / 'g.csv', rows))
-        assert [image.get('group') for image in load(course, 'test')['images']] == [None, '9']
+        for headless in (rows, rows[::-1]):
+            run(course, groups=self.write(tmp_path / 'g.csv', headless))
+            assert [image.get('group') for image in load(course, 'test')['images']] == [None, '9']
+            images = load(course, 'train')['images'] + load(course, 'val')['images']
+            assert sorted(image['group'] for image in images) == list('012345')
 
     def test_images_of_equal_appearance_are_grouped_without_a_file(self, course):
         prepared = run(course)
-        assert 'by appearance, since no --groups were given' in prepared.notes[0]
-        assert all(image['group'].startswith('look') for image in load(course, 'train')['images'])
+        assert prepared.notes[0].startswith('split: 3 groups, by appearance, since no --groups were given; ')
+        groups = {image['id']: image['group'] for split in ('train', 'val') for image in load(course, split)['images']}
+        assert all(group.startswith('look') for group in groups.values())
+        # Images 1 and 4, 2 and 5, 3 and 6 are of one stain.
+        assert [groups[n] == groups[m] for n in range(1, 7) for m in range(n + 1, 7)] == [
+            m == n + 3 for n in range(1, 7) for m in range(n + 1, 7)]
 
     def test_all_ids_that_do_not_fit_are_listed(self, course, tmp_path):
         rows = [('id', 'group'), *((f's{n}', 'A') for n in range(4)), ('s0', 'B'), ('s9', 'A')]
