@@ -49,21 +49,17 @@ class Layout:
     def choose_classes(self, names):
         """Keep only these classes, in this order.
 
-        Data may lack some of a model's classes, which is worth a warning; that none is there is a problem.
+        Data may lack some of a model's classes, of which the audit warns; that none is there is a problem.
 
         Args:
             names (list[str]): Class names.
         """
         if repeated := [name for name, count in Counter(names).items() if count > 1]:
             raise UserError(f'--classes names {", ".join(repeated)} more than once: name each class once')
-        there = ', '.join(self.classes) or 'none: there are no label maps'
-        absent = [name for name in names if name not in self.classes]
-        if len(absent) == len(names):
+        if not set(names) & set(self.classes):
+            there = ', '.join(self.classes) or 'none: there are no label maps'
             self.problems.append(CellDataError(
                 f'--classes {",".join(names)}', 'no image has cells of these classes', f'choose among {there}'))
-        else:
-            self.warnings += [f'class {name}: no image has cells of it; the classes there are: {there}'
-                              for name in absent]
         for name in self.classes:
             if name not in names:
                 count = sum(name in s.labels or any(a['category'] == name for a in s.annotations) for s in self.train)
