@@ -9,8 +9,6 @@ from pathlib import Path
 
 from cellseg_mm import cli
 
-COURSE_CLASSES = ('class1', 'class2', 'class3', 'class4')
-
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -64,9 +62,8 @@ def main():
         console.print(f'warning: {warning}', style='yellow')
     names = ', '.join(path.name for path in prepared.files)
     console.print(f'written to {prepared.files[0].parent}: {names}', soft_wrap=True)
-    if tuple(prepared.classes) != COURSE_CLASSES:
-        console.print('now set this line in configs/_base_/cells.py:', f'classes = {tuple(prepared.classes)!r}',
-                      sep='\n  ', soft_wrap=True)
+    console.print('classes, as configs/_base_/cells.py must have them:', f'classes = {tuple(prepared.classes)!r}',
+                  sep='\n  ', soft_wrap=True)
     return 0
 
 

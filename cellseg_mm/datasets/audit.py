@@ -18,7 +18,7 @@ from cellseg_mm.structures.rle import encode_label_map, encode_segmentation
 SMALL_AREA = 4  # pixels
 LARGE_AREA = 25  # times the median of the class: five times the usual diameter
 QUANTILES = (0, 5, 50, 95, 100)  # percent
-NAMED = 3  # files that a warning names
+NAMED = 3  # places that a warning names on the console
 
 
 @dataclass
@@ -168,7 +168,7 @@ def _members(values, count):
 
 
 def warn(train, test, classes):
-    """Sentences on what is odd but may be as meant.
+    """What is odd but may be as meant.
 
     Args:
         train (list[Report]): Images with cells.
@@ -176,7 +176,7 @@ def warn(train, test, classes):
         classes (list[str]): Class names.
 
     Returns:
-        list[str]: One for each kind, naming the first files.
+        dict[str, list[str]]: The images, cells or classes concerned, by the kind of oddity.
     """
     found = defaultdict(list)
     medians = {name: np.median(areas) for name, areas in _by_class(train, lambda cell: cell['area']).items()}
@@ -196,8 +196,12 @@ def warn(train, test, classes):
     for report in (*train, *test):
         alike[report.digest].append(report.key)
     found['images that are equal, pixel for pixel'] = [' = '.join(keys) for keys in alike.values() if len(keys) > 1]
-    return [f'{kind}: {len(what)} ({", ".join(what[:NAMED])}' + (', ...)' if len(what) > NAMED else ')')
-            for kind, what in found.items() if what]
+    return {kind: where for kind, where in found.items() if where}
+
+
+def sentence(kind, where):
+    """A warning in one line, which names the first of many places."""
+    return f'{kind}: {len(where)} ({", ".join(where[:NAMED])}{", ..." if len(where) > NAMED else ""})'
 
 
 def _by_class(reports, value):
@@ -231,6 +235,7 @@ def summarise(reports, train, validation, test, classes):
         counts.add_row(title, str(in_train), str(in_val), str(len(facts)),
                        f'{100 * touching / max(1, len(facts)):.1f}%', str(disconnected), str(overlapping))
     counts.add_row('images', str(np.sum(train)), str(np.sum(validation)), str(len(reports)))
+    counts.add_row('test images', '', '', str(len(test)))
     counts.caption = ('touching: one of the eight neighbours of a pixel is a cell of the same class; in parts: not '
                       'connected, which is kept as it is; overlapping: shares pixels with a cell of another class')
 

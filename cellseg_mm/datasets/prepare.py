@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, starmap
 
 import numpy as np
 
@@ -20,7 +20,10 @@ from cellseg_mm.io.files import atomic_path
 from cellseg_mm.processes import end_with_parent
 from cellseg_mm.progress import track
 
-OUR_FILES = re.compile(r'(train|val|test|fold\d+_(train|val))\.json|\.\w+\.\d+\.partial\.json')
+WARNINGS = 'warnings.txt'
+OUR_FILES = re.compile(r'(train|val|test|fold\d+_(train|val))\.json|warnings\.txt|\.\w+\.\d+\.partial\.(json|txt)')
+# What they begin with.
+JSON_MARK, TEXT_MARK = '{"info": ', 'Warnings of tools/prepare_data.py; docs/your-data.md says what to do about each.\n'
 
 
 class AuditError(UserError):
@@ -40,11 +43,11 @@ class Prepared:
     """What was written and what there is to say about it.
 
     Attributes:
-        files: Paths of the annotation files.
+        files: Paths of the annotation files, and of the list of all warnings where there are any.
         classes: Class names in order.
         tables: Summary, as rich tables.
         notes: Sentences on the split and the pixel size.
-        warnings: Sentences on what may be wrong.
+        warnings: Sentences on what may be wrong, which name the first places of each kind.
     """
 
     files: list
@@ -57,6 +60,8 @@ class Prepared:
 def prepare(root, *, images=None, labels=None, coco=None, classes=None, groups=None, mpp=None, val_fraction=0.15,
             folds=5, seed=0, workers=None):
     """Audit a data set and write `root/annotations/{train,val,test,fold<k>_train,fold<k>_val}.json`.
+
+    `warnings.txt` beside them names every place of every warning. Such files of an earlier run are replaced or removed.
 
     Args:
         root (Path): Holds `train` in the course's layout, and `test_release` if any; `annotations` goes there.
@@ -76,10 +81,11 @@ def prepare(root, *, images=None, labels=None, coco=None, classes=None, groups=N
 
     Raises:
         AuditError: Names all problems of all files; nothing has been written then.
-        UserError: If the files are not where they should be, or a worker process died.
+        UserError: If the files are not where they should be, or in `annotations` but of others, or a worker died.
     """
     if not root.is_dir():
         raise UserError(f'{root}: there is no such folder; name the one that holds the data set')
+    _check_ours(root / 'annotations')
     layout = _find(root, images, labels, coco, classes)
     keys = [sample.key for sample in layout.train]
     csv_groups = groups and _read_groups(groups, keys, [sample.key for sample in layout.test], layout.problems)
@@ -89,7 +95,7 @@ def prepare(root, *, images=None, labels=None, coco=None, classes=None, groups=N
         raise AuditError(problems)
     train, test = reports[:len(layout.train)], reports[len(layout.train):]
 
-    warnings = layout.warnings + audit.warn(train, test, layout.classes)
+    warnings, odd = layout.warnings, audit.warn(train, test, layout.classes)
     tallies = [Counter(cell['category'] for cell in report.cells) for report in train]
     counts = np.array([[tally[name] for name in layout.classes] for tally in tallies])
     if groups:
@@ -105,18 +111,22 @@ def prepare(root, *, images=None, labels=None, coco=None, classes=None, groups=N
         zip(layout.train, train, names, strict=True), 1)]
     cells = _cells(train, layout.classes)
     categories = [{'id': number, 'name': name} for number, name in enumerate(layout.classes, 1)]
-    files = {name: {'info': {'split': name, **info}, 'images': _chosen(train_images, chosen),
-                    'annotations': list(chain(*_chosen(cells, chosen))), 'categories': categories}
+    files = {f'{name}.json': {'info': {'split': name, **info}, 'images': _chosen(train_images, chosen),
+                              'annotations': list(chain(*_chosen(cells, chosen))), 'categories': categories}
              for name, chosen in parts.items()}
     if test:
-        files['test'] = {'info': {'split': 'test', **info}, 'annotations': [], 'categories': categories, 'images': [
-            _image(root, sample.id, sample, report, mpp, (csv_groups or {}).get(sample.key))
-            for sample, report in zip(layout.test, test, strict=True)]}
+        test_images = [_image(root, sample.id, sample, report, mpp, (csv_groups or {}).get(sample.key))
+                       for sample, report in zip(layout.test, test, strict=True)]
+        files['test.json'] = {'info': {'split': 'test', **info}, 'annotations': [], 'categories': categories,
+                              'images': test_images}
+    if warnings or odd:
+        files[WARNINGS] = '\n'.join([TEXT_MARK, *warnings, *(
+            '\n    '.join([f'{kind}: {len(where)}', *where]) for kind, where in odd.items())]) + '\n'
     paths = _write(root / 'annotations', files)
     notes = [f'split: {grouping}; {covered} of {len(layout.classes)} classes are in both train and val',
              _pixel_sizes(reports, mpp)]
     tables = audit.summarise(train, parts['train'], parts['val'], test, layout.classes)
-    return Prepared(paths, layout.classes, tables, notes, warnings)
+    return Prepared(paths, layout.classes, tables, notes, warnings + list(starmap(audit.sentence, odd.items())))
 
 
 def _find(root, images, labels, coco, classes):
@@ -267,17 +277,44 @@ def _chosen(items, chosen):
     return [item for item, take in zip(items, chosen, strict=True) if take]
 
 
+def _check_ours(folder):
+    """Refuse to overwrite or remove what is not of this program."""
+    if folder.exists() and not folder.is_dir():
+        raise CellDataError(folder, 'is a file, where annotations are to go', 'move it elsewhere')
+    for path in sorted(folder.iterdir() if folder.exists() else []):
+        if OUR_FILES.fullmatch(path.name) and not _is_ours(path):
+            raise CellDataError(path, 'not written by this program, and would be overwritten', 'move it elsewhere')
+
+
+def _is_ours(path):
+    """Whether a file has a mark of this program: `info.grouping` first in JSON, or our first line of warnings."""
+    if path.name.startswith('.'):
+        # A killed run left it, perhaps empty.
+        return True
+    try:
+        with path.open(encoding='utf-8', errors='replace') as file:
+            # Annotations may be hundreds of megabytes, of which the mark is within the first.
+            head = file.read(2**20)
+        if path.name == WARNINGS:
+            return head.startswith(TEXT_MARK)
+        return head.startswith(JSON_MARK) and 'grouping' in json.JSONDecoder().raw_decode(head, len(JSON_MARK))[0]
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
+
+
 def _write(folder, files):
-    """Write all files or, when one fails, none; then remove what an earlier run left. Returns their paths."""
+    """Write text, and all else as JSON, to files by name; remove what an earlier run left beside. Returns their paths.
+
+    All are written before the first takes its name, so that a full disk leaves the files of the earlier run.
+    """
     with ExitStack() as stack:
         for name, data in files.items():
-            partial_path = stack.enter_context(atomic_path(folder / f'{name}.json'))
-            partial_path.write_text(json.dumps(data), encoding='utf-8')
-    paths = [folder / f'{name}.json' for name in files]
+            text = data if isinstance(data, str) else json.dumps(data)
+            stack.enter_context(atomic_path(folder / name)).write_text(text, encoding='utf-8')
     for path in folder.iterdir():
-        if path not in paths and OUR_FILES.fullmatch(path.name):
+        if path.name not in files and OUR_FILES.fullmatch(path.name) and _is_ours(path):
             path.unlink()
-    return paths
+    return [folder / name for name in files]
 
 
 def _pixel_sizes(reports, mpp):

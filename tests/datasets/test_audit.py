@@ -9,7 +9,7 @@ from rich.console import Console
 from scipy import ndimage
 
 from cellseg_mm.datasets.annotations import compact_label_map
-from cellseg_mm.datasets.audit import disconnected_cells, inspect, summarise, touching_cells, warn
+from cellseg_mm.datasets.audit import disconnected_cells, inspect, sentence, summarise, touching_cells, warn
 from cellseg_mm.datasets.layouts import Sample
 
 label_maps = arrays(np.int32, array_shapes(min_dims=2, max_dims=2, max_side=9),
@@ -115,7 +115,7 @@ def test_odd_data_bring_warnings(make, tmp_path):
     cv2.imwrite(str(tmp_path / 'labels.png'), cells)
     big = inspect(Sample('big', tmp_path / 'big.png', {'x': tmp_path / 'labels.png'}), ['x', 'y'])
     reports = [big, inspect(make('b'), ['x', 'y']), inspect(make('c', seed=1), ['x', 'y'])]
-    warnings = '\n'.join(warn(reports, [inspect(make('t'), [])], ['x', 'y']))
+    warnings = '\n'.join(sentence(*item) for item in warn(reports, [inspect(make('t'), [])], ['x', 'y']).items())
     assert 'times the median area of their class: 1 (big x at x 30, y 30)' in warnings
     assert 'cells under 4 px: 1 (big x at x 0, y 0)' in warnings
     assert 'images without a cell: 2 (b, c)' in warnings
@@ -125,14 +125,20 @@ def test_odd_data_bring_warnings(make, tmp_path):
 
 def test_sound_data_bring_no_warning(make):
     block = np.kron([[1, 2, 3]], np.ones((4, 2), int))
-    assert warn([inspect(make('a', x=block), ['x']), inspect(make('b', 1, x=block), ['x'])], [], ['x']) == []
+    assert warn([inspect(make('a', x=block), ['x']), inspect(make('b', 1, x=block), ['x'])], [], ['x']) == {}
+
+
+def test_a_warning_names_the_first_three_of_many_places():
+    assert sentence('odd', list('abc')) == 'odd: 3 (a, b, c)'
+    assert sentence('odd', list('abcd')) == 'odd: 4 (a, b, c, ...)'
 
 
 def test_the_summary_counts_cells_and_fits_80_columns(make):
     reports = [inspect(make('a', x=X, y=Y), ['x', 'y']), inspect(make('b', 1, x=Y), ['x', 'y'])]
     console = Console(width=80)
     with console.capture() as capture:
-        console.print(*summarise(reports, np.array([True, False]), np.array([False, True]), [], ['x', 'y']))
+        console.print(*summarise(reports, np.array([True, False]), np.array([False, True]), [inspect(make('t'), [])],
+                                 ['x', 'y']))
     lines = capture.get().splitlines()
     assert max(map(len, lines)) <= 80
     rows = [line.split() for line in lines]
@@ -140,6 +146,7 @@ def test_the_summary_counts_cells_and_fits_80_columns(make):
     assert ['y', '1', '0', '1', '0.0%', '0', '1'] in rows
     assert ['all', 'classes', '5', '1', '6', '33.3%', '1', '2'] in rows
     assert ['images', '1', '1', '2'] in rows
+    assert ['test', 'images', '1'] in rows
     assert ['area', 'of', 'a', 'cell,', 'px', '1', '1.25', '4', '4', '4'] in rows
 
 

@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from cellseg_mm.datasets.prepare import AuditError, _pool, prepare
-from cellseg_mm.errors import UserError
+from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.io.image import read_label_map
 
 REPOSITORY = Path(__file__).parents[2]
@@ -134,7 +134,7 @@ class TestCourseLayout:
     def test_without_a_test_split_there_is_no_test_file(self, tmp_path):
         root = write_course(tmp_path, test=0)
         run(root)
-        assert annotation_files(root) == ['train.json', 'val.json']
+        assert annotation_files(root) == ['train.json', 'val.json', 'warnings.txt']
 
     def test_a_class_without_file_and_an_image_without_cells_are_fine(self, course):
         (course / 'train/s0/class2.tif').unlink()
@@ -150,6 +150,11 @@ class TestCourseLayout:
         run(course, classes=['class2'])
         assert load(course, 'val')['info']['classes'] == ['class2']
         check_cells(course, load(course, 'train'), lambda image, name: read_label_map(image.with_name(f'{name}.tif')))
+
+    def test_a_class_that_no_image_has_is_kept_with_one_warning(self, course):
+        prepared = run(course, classes=['class1', 'class2', 'zz'])
+        assert [warning for warning in prepared.warnings if 'zz' in warning] == ['classes without a cell: 1 (zz)']
+        assert load(course, 'train')['info']['classes'] == ['class1', 'class2', 'zz']
 
     @needs_real_data
     def test_the_real_sample_has_2_and_159_cells(self, tmp_path):
@@ -281,7 +286,7 @@ class TestGroups:
         root = write_course(tmp_path, train=1, test=0)
         prepared = run(root, folds=5)
         assert names(root, 'train') == names(root, 'val') == ['train/s0/image.tif']
-        assert annotation_files(root) == ['train.json', 'val.json']
+        assert annotation_files(root) == ['train.json', 'val.json', 'warnings.txt']
         assert any('there is one image' in warning for warning in prepared.warnings)
 
     def test_a_class_of_one_group_is_warned_about(self, course, tmp_path):
@@ -375,8 +380,58 @@ class TestFiles:
         run(course, folds=3)
         (course / 'annotations/mine.json').write_text('{}')
         (course / 'annotations/.train.123.partial.json').write_text('half of a f')
+        (course / 'annotations/.warnings.123.partial.txt').write_text('')
         run(course)
-        assert annotation_files(course) == ['mine.json', 'test.json', 'train.json', 'val.json']
+        assert annotation_files(course) == ['mine.json', 'test.json', 'train.json', 'val.json', 'warnings.txt']
+
+    @pytest.mark.parametrize('name', ['train.json', 'val.json', 'test.json', 'fold9_train.json', 'warnings.txt'])
+    @pytest.mark.parametrize('content', ['', '{', '{"info": ', '{"info": 3, "images": []}', 'Warnings of my own\n',
+                                         '{"images": [], "info": {"grouping": "mine"}}', '{"info": {"year": 2020}}'])
+    def test_files_of_others_under_our_names_are_kept_and_nothing_is_written(self, course, name, content):
+        (course / 'train/s0/image.tif').write_text('not even read')
+        foreign = course / 'annotations' / name
+        foreign.parent.mkdir()
+        foreign.write_text(content)
+        with pytest.raises(CellDataError) as caught:
+            run(course)
+        assert str(caught.value) == (f'{foreign}: not written by this program, and would be overwritten; '
+                                     'move it elsewhere')
+        assert foreign.read_text() == content
+        assert annotation_files(course) == [name]
+
+    def test_a_folder_or_a_file_in_the_way_is_named(self, course):
+        (course / 'annotations/val.json').mkdir(parents=True)
+        with pytest.raises(CellDataError, match=r'val\.json: not written by this program'):
+            run(course)
+        (course / 'annotations/val.json').rmdir()
+        (course / 'annotations').rmdir()
+        (course / 'annotations').write_text('mine')
+        with pytest.raises(CellDataError, match='annotations: is a file, where annotations are to go; move it'):
+            run(course)
+
+    def test_every_place_of_every_warning_is_in_a_file_of_its_own(self, course):
+        for n in range(5):
+            for name in ('class1', 'class2'):
+                (course / f'train/s{n}/{name}.tif').unlink()
+        prepared = run(course, folds=7, mpp=0.5)
+        assert 'images without a cell: 5 (s0, s1, s2, ...)' in prepared.warnings
+        assert prepared.files[-1] == course / 'annotations/warnings.txt'
+        lines = prepared.files[-1].read_text().splitlines()
+        assert lines[2].startswith('3 folds instead of 7')
+        at = lines.index('images without a cell: 5')
+        assert lines[at + 1:at + 6] == [f'    s{n}' for n in range(5)]
+
+    def test_without_a_warning_that_file_is_removed(self, tmp_path):
+        root = write_pairs(tmp_path)
+        for path in (root / 'labels').iterdir():
+            cv2.imwrite(str(path), np.kron([[1, 2, 0]], np.ones((24, 10))).astype(np.uint16))
+        (root / 'labels/p3.png').replace(root / 'p3.png')
+        cv2.imwrite(str(root / 'labels/p3.png'), np.zeros((24, 30), np.uint16))
+        run(root, images=root / 'images', labels=root / 'labels')
+        assert annotation_files(root) == ['train.json', 'val.json', 'warnings.txt']
+        (root / 'p3.png').replace(root / 'labels/p3.png')
+        assert run(root, images=root / 'images', labels=root / 'labels').warnings == []
+        assert annotation_files(root) == ['train.json', 'val.json']
 
     def test_a_full_disk_leaves_the_files_of_the_earlier_run(self, course, monkeypatch):
         run(course)
@@ -402,7 +457,9 @@ class TestCommand:
         assert '\x1b' not in finished.stdout
         for text in ('class1', 'touching', 'split: ', 'pixel size: ', 'train.json, val.json, test.json'):
             assert text in finished.stdout
-        assert lines[-1].strip() == "classes = ('class1', 'class2')"
+        assert 'test.json, warnings.txt' in finished.stdout
+        assert lines[-2:] == ['classes, as configs/_base_/cells.py must have them:',
+                              "  classes = ('class1', 'class2')"]
 
     @pytest.mark.parametrize('arguments', [
         ['--val-fraction', '1'], ['--folds', '1'], ['--mpp', '0'], ['--mpp', 'nan'], ['--workers', '0'],
