@@ -2,9 +2,9 @@
 
     python benchmarks/grouping.py ROOT
 
-ROOT is a folder in the course layout with a groups.csv of image id and true group: demo data, or CoNSeP as
-`build_hw3_layout.py ROOT --crops` writes it. Printed for the training images: groups found, how pure and how whole
-they are (homogeneity and completeness, Rosenberg & Hirschberg 2007), and what leaks from training into validation.
+ROOT is a folder in the course layout with a groups.csv of image id and true group: demo data, or CoNSeP cropped into
+this layout. Printed for the training images: groups found, how pure and how whole they are (homogeneity and
+completeness, Rosenberg & Hirschberg 2007), and what leaks from training into validation.
 """
 import argparse
 import csv

@@ -201,7 +201,8 @@ def warn(train, test, classes):
 
 def sentence(kind, where):
     """A warning in one line, which names the first of many places."""
-    return f'{kind}: {len(where)} ({", ".join(where[:NAMED])}{", ..." if len(where) > NAMED else ""})'
+    more = ', ...; all in warnings.txt' if len(where) > NAMED else ''
+    return f'{kind}: {len(where)} ({", ".join(where[:NAMED])}{more})'
 
 
 def _by_class(reports, value):

@@ -130,7 +130,7 @@ def test_sound_data_bring_no_warning(make):
 
 def test_a_warning_names_the_first_three_of_many_places():
     assert sentence('odd', list('abc')) == 'odd: 3 (a, b, c)'
-    assert sentence('odd', list('abcd')) == 'odd: 4 (a, b, c, ...)'
+    assert sentence('odd', list('abcd')) == 'odd: 4 (a, b, c, ...; all in warnings.txt)'
 
 
 def test_the_summary_counts_cells_and_fits_80_columns(make):

@@ -414,7 +414,7 @@ class TestFiles:
             for name in ('class1', 'class2'):
                 (course / f'train/s{n}/{name}.tif').unlink()
         prepared = run(course, folds=7, mpp=0.5)
-        assert 'images without a cell: 5 (s0, s1, s2, ...)' in prepared.warnings
+        assert 'images without a cell: 5 (s0, s1, s2, ...; all in warnings.txt)' in prepared.warnings
         assert prepared.files[-1] == course / 'annotations/warnings.txt'
         lines = prepared.files[-1].read_text().splitlines()
         assert lines[2].startswith('3 folds instead of 7')
