@@ -3,10 +3,10 @@ import logging
 from functools import cached_property
 
 import numpy as np
-import pycocotools.mask as mask_util
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
+from pycocotools import mask as coco_mask
 
 from cellseg_mm.datasets.cell_dataset import check_classes, read_annotations
 from cellseg_mm.errors import UserError
@@ -99,7 +99,7 @@ def coco_results(sample, category_ids):
         if rle['size'] != [height, width]:
             raise UserError(f'a mask of {rle["size"]} pixels was predicted for image {sample["img_id"]} of '
                             f'{[height, width]}: masks must be rescaled to the image (rescale=True)')
-        if mask_util.area(rle):
+        if coco_mask.area(rle):
             results.append({'image_id': int(sample['img_id']), 'category_id': category_ids[label],
                             'bbox': box.round(2).tolist(), 'score': float(score), 'segmentation': rle})
     return results

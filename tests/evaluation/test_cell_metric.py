@@ -8,7 +8,7 @@ from mmdet.registry import METRICS
 from mmdet.structures import DetDataSample
 from mmengine.evaluator import Evaluator
 from mmengine.structures import InstanceData
-from pycocotools import mask as mask_util
+from pycocotools import mask as coco_mask
 
 from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.evaluation.cell_metric import CellMetric, coco_results
@@ -30,7 +30,7 @@ CELLS = {5: [(1, square(2, 3, 8)), (2, square(20, 3, 10))], 9: [(2, square(5, 5,
 @pytest.fixture
 def ann_file(tmp_path):
     annotations = [{'id': i, 'image_id': image, 'category_id': 10 * category, 'iscrowd': 0, 'area': float(mask.sum()),
-                    'bbox': mask_util.toBbox(mask_util.encode(np.asfortranarray(mask, np.uint8))).tolist(),
+                    'bbox': coco_mask.toBbox(coco_mask.encode(np.asfortranarray(mask, np.uint8))).tolist(),
                     'segmentation': encode_mask(mask)}
                    for i, (image, category, mask) in enumerate(
                        (image, *cell) for image, cells in CELLS.items() for cell in cells)]
@@ -46,7 +46,7 @@ def sample(image_id, cells, kind='tensor', size=SIZE):
     masks = np.stack([mask for _, mask in cells]) if cells else np.zeros((0, *size), bool)
     boxes = [[*np.argwhere(m).min(0)[::-1], *np.argwhere(m).max(0)[::-1] + 1] if m.any() else [0] * 4 for m in masks]
     masks = {'tensor': torch.from_numpy, 'array': np.asarray,
-             'rle': lambda masks: [mask_util.encode(np.asfortranarray(m, np.uint8)) for m in masks]}[kind](masks)
+             'rle': lambda masks: [coco_mask.encode(np.asfortranarray(m, np.uint8)) for m in masks]}[kind](masks)
     return DetDataSample(
         metainfo={'img_id': image_id, 'ori_shape': size},
         pred_instances=InstanceData(

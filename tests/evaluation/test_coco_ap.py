@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pycocotools import mask as mask_util
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -29,7 +29,7 @@ def rle(box, size=SIZE):
     x, y, w, h = box
     mask = np.zeros(size, np.uint8, order='F')
     mask[y:y + h, x:x + w] = 1
-    encoded = mask_util.encode(mask)
+    encoded = coco_mask.encode(mask)
     return {'size': list(size), 'counts': encoded['counts'].decode()}
 
 
@@ -226,7 +226,7 @@ def test_ten_thousand_detections_of_real_cells_equal_pycocotools_and_take_second
         category = annotation['category_id'] if rng.random() < 0.9 else int(rng.integers(1, 5))
         results.append({'image_id': annotation['image_id'], 'category_id': category, 'score': float(rng.random()),
                         'segmentation': rle(box, (height, width))})
-    results = [result for result in results if mask_util.area(result['segmentation'])]
+    results = [result for result in results if coco_mask.area(result['segmentation'])]
     start = time.perf_counter()
     metrics = average_precision(real_cells, results, 1000)
     assert time.perf_counter() - start < 10

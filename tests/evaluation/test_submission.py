@@ -12,7 +12,7 @@ from mmdet.registry import METRICS
 from mmdet.structures import DetDataSample
 from mmengine.evaluator import Evaluator
 from mmengine.structures import InstanceData
-from pycocotools import mask as mask_util
+from pycocotools import mask as coco_mask
 
 from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.evaluation.submission import (
@@ -32,7 +32,7 @@ NAN, DELETE = float('nan'), object()
 def rle(height, width, x=1, y=1, side=3):
     mask = np.zeros((height, width), np.uint8, order='F')
     mask[y:y + side, x:x + side] = 1
-    encoded = mask_util.encode(mask)
+    encoded = coco_mask.encode(mask)
     return {'size': [height, width], 'counts': encoded['counts'].decode()}
 
 
@@ -116,7 +116,7 @@ def test_every_mask_that_pycocotools_writes_is_accepted():
     results = []
     for density in np.linspace(0.02, 1, 200):
         mask = rng.random((20, 30)) < density
-        counts = mask_util.encode(np.asfortranarray(mask, np.uint8))['counts'].decode()
+        counts = coco_mask.encode(np.asfortranarray(mask, np.uint8))['counts'].decode()
         if mask.any():
             results.append({**valid()[0], 'segmentation': {'size': [20, 30], 'counts': counts}})
     assert check_submission(results, IMAGES, 4).cells[1] == len(results) > 150
@@ -238,7 +238,7 @@ def test_predictions_become_a_checked_submission(ann_file, tmp_path):
     results = json.loads((tmp_path / 'out/test-results.json').read_text())
     assert [(result['image_id'], result['category_id']) for result in results] == [(3, 4), (3, 1), (3, 1), (8, 2)]
     assert results[3]['bbox'] == [1, 1, 2, 2]
-    assert mask_util.decode(results[3]['segmentation']).sum() == 4
+    assert coco_mask.decode(results[3]['segmentation']).sum() == 4
 
 
 @pytest.mark.parametrize(('images', 'labels', 'num_parameters', 'message'), [
