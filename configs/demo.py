@@ -3,6 +3,17 @@ _base_ = 'cell_maskrcnn_lite.py'
 data_root = 'data/demo'
 max_dets = 300
 channels = 64
+crop = 192  # pixels of the image, before it is enlarged
+
+train_pipeline = [
+    dict(type='LoadTiffImage'),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='RandomCrop', crop_size=(crop, crop), allow_negative_crop=True),
+    dict(type='Resize', scale_factor=_base_.enlarge, keep_ratio=True),
+    dict(type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
+    dict(type='PackDetInputs'),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
 model = dict(
     neck=dict(out_channels=channels),
@@ -13,7 +24,7 @@ model = dict(
         mask_roi_extractor=dict(out_channels=channels),
         mask_head=dict(in_channels=channels, conv_out_channels=channels)),
     train_cfg=dict(rcnn=dict(sampler=dict(num=128))))
-train_cfg = dict(max_epochs=8)
+train_cfg = dict(max_epochs=10, val_interval=2)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=14),
     dict(type='CosineAnnealingLR', eta_min=1e-6, by_epoch=True, convert_to_iter_based=True),

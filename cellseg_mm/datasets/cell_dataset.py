@@ -61,8 +61,8 @@ def read_annotations(path):
 class CellDataset(CocoDataset):
     """COCO data set whose classes must be those of the config, name by name and in order.
 
-    Images without a cell are kept: they teach the model what is not one. `metainfo`, which goes into checkpoints, has the
-    median pixel size of the images as `mpp` (micrometres per pixel), None where no image records it.
+    Images without a cell are kept: they teach the model what is not one. `metainfo`, which goes into checkpoints, has
+    the median pixel size of the images as `mpp` (micrometres per pixel), None where no image records it.
 
     Raises:
         CellDataError: If the annotation file is missing or its classes differ, or if there is no image in it.
