@@ -143,3 +143,12 @@ def test_a_huge_first_loss_does_not_press_the_rest_flat(tmp_path, drawn):
         backend.add_scalars({'loss': 500.0 if step < 3 else 1.0, 'epoch': 1, 'iter': step}, step=step)
     curves.plot_curves(tmp_path, tmp_path / 'curves.png')
     assert 1 < drawn[0].axes[0].get_ylim()[1] < 2
+
+
+def test_steps_of_the_learning_rate_are_marked_and_a_smooth_decline_is_not(tmp_path, drawn):
+    write_run(tmp_path / 'steps', '20260101_000000', range(1, 7), rates=lambda epoch: 0.01 if epoch < 4 else 0.001)
+    write_run(tmp_path / 'smooth', '20260101_000000', range(1, 7), interval=25, rates=lambda epoch: 0.01 / 3**epoch)
+    for name in ('steps', 'smooth'):
+        curves.plot_curves(tmp_path / name, tmp_path / f'{name}.png')
+    marked = [any('lr' in text for axes in figure.axes for text in texts(axes)) for figure in drawn]
+    assert marked == [True, False]
