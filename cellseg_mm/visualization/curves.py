@@ -132,7 +132,7 @@ def _iterations_per_epoch(training):
 def _rate_drops(iterations, training):
     """(x, new rate) wherever the learning rate falls by a step, to half or less; a smooth decline has no steps."""
     rates = [record.get('lr', math.nan) for record in training]
-    steps = zip(iterations[1:], rates[:1] + rates, rates, rates[1:], strict=False)
+    steps = zip(iterations[1:], [math.nan, *rates], rates, rates[1:], strict=False)
     drops = [(x, rate) for x, earlier, before, rate in steps
              if earlier == before and 2 * rate <= before and rate < before]
     return drops if len(drops) <= _MAX_MARKS else []
