@@ -41,8 +41,7 @@ def load_config(path, options=None):
         raise
     except Exception as error:  # a config is Python code: anything can go wrong in it
         raise UserError(f'{path}: {type(error).__name__}: {error}') from error
-    needed = 'model', 'data_root', 'classes', 'max_dets', 'train_dataloader', 'val_dataloader', 'test_dataloader'
-    missing = [key for key in needed if key not in config]
+    missing = [key for key in ('model', 'data_root', 'classes', 'max_dets') if key not in config]
     if missing:
         raise UserError(f'{path}: it does not set {", ".join(missing)}; start from _base_/cells.py as configs/'
                         'cell_maskrcnn.py does')
@@ -85,6 +84,8 @@ def propagate(config):
     if not isinstance(config.max_dets, int) or config.max_dets < 1:
         raise UserError(f'max_dets must be a whole number of 1 or more, not {config.max_dets!r}')
     for split in ('train', 'val', 'test'):
+        if f'{split}_dataloader' not in config:
+            continue
         dataset = dataset_config(config, split)
         dataset.data_root = config.data_root
         dataset.metainfo = dict(classes=config.classes)

@@ -496,7 +496,7 @@ class TestWorkers:
         writer = os.open(pipe, os.O_WRONLY)
         try:
             kill(process.pid, number)
-            stderr = process.communicate(timeout=20)[1]
+            stderr = process.communicate(timeout=60)[1]
             assert 'Traceback' not in stderr
             assert process.returncode == status
             wait_until_gone(process.pid)

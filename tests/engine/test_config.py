@@ -109,7 +109,7 @@ def test_a_config_that_is_no_python_is_an_error_in_one_line(tmp_path):
 def test_a_config_without_the_basic_settings_says_which_are_missing(tmp_path):
     path = tmp_path / 'empty.py'
     path.write_text('classes = ("a", )')
-    with pytest.raises(UserError, match='does not set model, data_root, max_dets, train_dataloader'):
+    with pytest.raises(UserError, match='does not set model, data_root, max_dets'):
         load_config(path)
 
 
