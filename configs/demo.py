@@ -13,7 +13,10 @@ train_pipeline = [
     dict(type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
     dict(type='PackDetInputs'),
 ]
-train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline))
+# Few processes, for a machine with little memory.
+train_dataloader = dict(batch_size=2, num_workers=1, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(num_workers=0)
+test_dataloader = dict(num_workers=0)
 
 model = dict(
     neck=dict(out_channels=channels),
