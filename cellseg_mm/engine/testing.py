@@ -10,6 +10,8 @@ from cellseg_mm.engine.config import dataset_config
 from cellseg_mm.engine.distributed import prepare_distributed
 from cellseg_mm.engine.preflight import check_data, check_work_dir
 from cellseg_mm.engine.runner import CellRunner
+from cellseg_mm.errors import UserError
+from cellseg_mm.evaluation.submission import MAX_PARAMETERS
 from cellseg_mm.io.files import write_json
 
 RESULTS_NAME = 'val-results.json'
@@ -61,6 +63,9 @@ def submit(config, checkpoint, work_dir, launcher='none'):
     runner = _runner(config, checkpoint, work_dir, launcher, 'test')
     submission, = runner.test_evaluator.metrics
     submission.num_parameters = sum(parameter.numel() for parameter in runner.model.parameters())
+    if submission.num_parameters >= MAX_PARAMETERS:
+        raise UserError(f'the model has {submission.num_parameters:,} parameters; a submission must stay under '
+                        f'{MAX_PARAMETERS:,.0f}: use a smaller backbone')
     runner.test()
     return submission.summary
 

@@ -118,16 +118,14 @@ def check_submission_file(path, id_list_path, num_classes):
     return summary
 
 
-def check_submission(results, images, num_classes, num_parameters=None, max_parameters=MAX_PARAMETERS,
-                     predicted_ids=None):
+def check_submission(results, images, num_classes, num_parameters=None, predicted_ids=None):
     """Check everything about a submission that does not need the ground truth.
 
     Args:
         results (list[dict]): COCO results.
         images (list[dict]): All test images, with `id`, `height` and `width`.
         num_classes (int): Categories are 1 to this.
-        num_parameters (int, optional): Of the model, which must stay below `max_parameters`.
-        max_parameters (float): The rules' limit.
+        num_parameters (int, optional): Of the model, which must stay below `MAX_PARAMETERS`, the rules' limit.
         predicted_ids (Collection[int], optional): The images the model has seen, those without a cell too; all test
             images must be among them.
 
@@ -141,8 +139,8 @@ def check_submission(results, images, num_classes, num_parameters=None, max_para
     problems = []
     if predicted_ids is not None and (unseen := sizes.keys() - set(predicted_ids)):
         problems.append(f'{len(unseen)} of {len(sizes)} test images were not predicted, first image {min(unseen)}')
-    if num_parameters is not None and num_parameters >= max_parameters:
-        problems.append(f'the model has {num_parameters:,} parameters, not under {max_parameters:,.0f}')
+    if num_parameters is not None and num_parameters >= MAX_PARAMETERS:
+        problems.append(f'the model has {num_parameters:,} parameters, not under {MAX_PARAMETERS:,.0f}')
     if not isinstance(results, list):
         problems.append('it is not a list of results')
     elif not results:
