@@ -1,8 +1,12 @@
-"""Loading of images into MMDetection's pipelines."""
+"""Loading of images and their cells into MMDetection's pipelines."""
 from mmcv.transforms import BaseTransform
+from mmdet.datasets.transforms import LoadAnnotations
 from mmdet.registry import TRANSFORMS
 
+from cellseg_mm.errors import CellDataError
 from cellseg_mm.io.image import read_image
+from cellseg_mm.structures.local_masks import LocalMasks
+from cellseg_mm.structures.rle import encode_segmentation
 
 
 @TRANSFORMS.register_module()
@@ -31,3 +35,34 @@ class LoadTiffImage(BaseTransform):
 
     def __repr__(self):
         return f'{type(self).__name__}(percentiles={self.percentiles})'
+
+
+@TRANSFORMS.register_module()
+class LoadCellAnnotations(LoadAnnotations):
+    """Load boxes, labels and masks of the cells of an image, the masks as `LocalMasks`.
+
+    Args:
+        with_mask (bool): Whether to load masks.
+        **kwargs: Of MMDetection's `LoadAnnotations`.
+
+    Required keys: `ori_shape`, `img_path`, `instances` (`bbox`, `bbox_label`, `mask`, `ignore_flag`).
+
+    Added keys: `gt_bboxes` (BaseBoxes, float32), `gt_bboxes_labels` (int64 (N,)), `gt_ignore_flags` (bool (N,)),
+    `gt_masks` (LocalMasks).
+
+    Raises:
+        CellDataError: If a mask cannot be decoded, or is of another size than the image.
+    """
+
+    def __init__(self, with_mask=True, **kwargs):
+        super().__init__(with_mask=with_mask, **kwargs)
+
+    def _load_masks(self, results):
+        height, width = results['ori_shape']
+        masks = [instance['mask'] for instance in results['instances']]
+        try:
+            rles = [encode_segmentation(mask, height, width) if isinstance(mask, list) else mask for mask in masks]
+            results['gt_masks'] = LocalMasks.from_rles(rles, height, width)
+        except ValueError as error:
+            raise CellDataError(results['img_path'], f'of its {len(masks)} annotations, counted from 0: {error}',
+                                'run tools/prepare_data.py again') from error
