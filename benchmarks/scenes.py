@@ -1,4 +1,7 @@
 """Scenes for the benchmarks: dense cells of the sizes and shapes of real H&E, drawn or taken from true masks."""
+import os
+from pathlib import Path
+
 import numpy as np
 from pycocotools import mask as coco_mask
 
@@ -66,6 +69,12 @@ def _cell(rng, longest):
     for wave in (2, 3, 4, 5):
         radius *= 1 + 0.12 / wave * rng.normal() * np.cos(wave * angle + rng.uniform(0, 2 * np.pi))
     return np.hypot(rows, cols) < radius * longest / 2
+
+
+def true_annotations():
+    """Path of true masks without images, in the folder of real data CELLSEG_REAL_DATA; None where it is not set."""
+    root = os.environ.get('CELLSEG_REAL_DATA')
+    return Path(root, 'hw3/val_annotations.json') if root else None
 
 
 def true_scene(ground_truth, image_id):
