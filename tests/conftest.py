@@ -6,6 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A first call may compile, and other processes may hold the processor: time says nothing here.
+settings.register_profile('untimed', deadline=None)
+settings.load_profile('untimed')
 
 # The suite runs on several processes: one thread each, set before torch is imported.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
