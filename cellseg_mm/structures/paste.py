@@ -27,7 +27,7 @@ def paste(probabilities, boxes, height, width, threshold):
         ValueError: If the threshold is another: one of zero would set every pixel.
     """
     if not 0 < threshold <= 1:
-        raise ValueError(f'the threshold of masks is {threshold}; it has to be above 0 and at most 1')
+        raise ValueError(f'the threshold of masks (mask_thr_binary) is {threshold}; it has to be above 0 and at most 1')
     probabilities = np.ascontiguousarray(probabilities, np.float32)
     boxes = np.ascontiguousarray(boxes, np.float32)
     low = np.maximum(np.floor(boxes[:, :2]) - 1, 0)

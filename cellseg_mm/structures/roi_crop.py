@@ -1,4 +1,4 @@
-"""From bitmaps in the image to the fixed-size targets of mask heads, no canvas for any of them."""
+"""From bitmaps in the image to what mask heads learn, no canvas for any of them."""
 import numpy as np
 
 from cellseg_mm.structures.bitmaps import offsets_of
@@ -27,13 +27,57 @@ def crop_and_resize(pixels, boxes, rois, inds, height, width, out_shape):
     Raises:
         IndexError: If an instance is not there.
     """
-    inds = np.ascontiguousarray(inds, np.int64)
-    if len(inds) and not 0 <= inds.min() <= inds.max() < len(boxes):
-        raise IndexError(f'a RoI belongs to an instance that is none of {len(boxes)}')
+    inds = _checked(inds, boxes)
     crops = np.empty((len(inds), *out_shape), np.float32)
     _crop(pixels, boxes, offsets_of(boxes), np.ascontiguousarray(rois, np.float32), inds, height, width,
           boxes[inds, 2:].max(initial=0), crops)
     return crops
+
+
+def sample_points(pixels, boxes, points, inds):
+    """Single instances, interpolated bilinearly at points, with zeros outside of the image: what PointRend learns.
+
+    Args:
+        pixels (ndarray): uint8 (P,), the bitmaps one after another.
+        boxes (ndarray): int32 (N, 4), the bitmaps' x, y, w, h.
+        points (ndarray): float32 (K, M, 2), x and y in pixels of the image, the first pixel's centre at 0.5.
+        inds (ndarray): int (K,), the instance of each M points.
+
+    Returns:
+        ndarray: float32 (K, M) in [0, 1].
+
+    Raises:
+        IndexError: If an instance is not there.
+    """
+    inds = _checked(inds, boxes)
+    values = np.empty(points.shape[:2], np.float32)
+    _sample(pixels, boxes, offsets_of(boxes), np.ascontiguousarray(points, np.float32), inds, values)
+    return values
+
+
+def _checked(inds, boxes):
+    inds = np.ascontiguousarray(inds, np.int64)
+    if len(inds) and not 0 <= inds.min() <= inds.max() < len(boxes):
+        raise IndexError(f'there are {len(boxes)} instances, and number {inds.min()} or {inds.max()} is asked for')
+    return inds
+
+
+@compiled
+def _sample(pixels, boxes, offsets, points, inds, values):
+    half, one = np.float32(0.5), np.float32(1)
+    for k in range(len(inds)):
+        x, y, w, h = boxes[inds[k]]
+        start = offsets[inds[k]]
+        for m in range(points.shape[1]):
+            across, down = points[k, m, 0] - half - np.float32(x), points[k, m, 1] - half - np.float32(y)
+            total = np.float32(0)
+            if -1 < across < w and -1 < down < h:
+                left, top = int(np.floor(across)), int(np.floor(down))
+                for row in range(max(top, 0), min(top + 2, h)):
+                    for column in range(max(left, 0), min(left + 2, w)):
+                        weight = (one - abs(down - np.float32(row))) * (one - abs(across - np.float32(column)))
+                        total += weight * np.float32(pixels[start + row * w + column])
+            values[k, m] = total
 
 
 @compiled

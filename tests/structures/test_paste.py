@@ -120,5 +120,5 @@ def test_the_rows_of_a_transposed_tensor_are_read_in_its_own_order():
 
 @pytest.mark.parametrize('threshold', [0, -1, 1.01, float('nan')])
 def test_thresholds_that_no_probability_can_cross_are_refused(threshold):
-    with pytest.raises(ValueError, match='above 0 and at most 1'):
+    with pytest.raises(ValueError, match='has to be above 0 and at most 1'):
         paste(np.zeros((0, 28, 28), np.float32), np.zeros((0, 4), np.float32), 20, 20, threshold)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,7 +11,7 @@ import cellseg_mm  # noqa: F401 (provides the compiled ops that MMDetection's ma
 from mmdet.structures.mask import BitmapMasks
 from torchvision.ops import roi_align
 
-from cellseg_mm.structures.roi_crop import crop_and_resize
+from cellseg_mm.structures.roi_crop import crop_and_resize, sample_points
 
 
 @st.composite
@@ -110,5 +111,21 @@ def test_nothing_is_cropped_for_no_roi():
 
 @pytest.mark.parametrize('ind', [1, -1])
 def test_an_instance_that_is_not_there_is_refused(ind):
-    with pytest.raises(IndexError, match='none of 1'):
+    with pytest.raises(IndexError, match='there are 1 instances'):
         crop_and_resize(*SQUARE, np.float32([(0, 0, 4, 4)]), [ind], 4, 4, (7, 7))
+
+
+@settings(max_examples=100, deadline=None)
+@given(scenes(), st.lists(st.tuples(COORDINATES, COORDINATES), min_size=1, max_size=20), st.integers(0, 4))
+def test_points_are_interpolated_as_on_the_canvas(scene, points, ind):
+    pixels, boxes, height, width = scene
+    points = np.float32([points])
+    ind = ind % len(boxes)
+    grid = torch.from_numpy(points / np.float32([width, height]) * 2 - 1)[:, None]
+    expected = F.grid_sample(torch.from_numpy(canvases(*scene)[ind]).float()[None, None], grid, align_corners=False)
+    np.testing.assert_allclose(sample_points(pixels, boxes, points, [ind]), expected[:, 0, 0], rtol=0, atol=1e-4)
+
+
+def test_points_that_are_nowhere_are_outside():
+    points = np.float32([[(np.nan, 1), (np.inf, 1), (1e30, -1e30), (1, 1)]])
+    assert sample_points(*SQUARE, points, [0]).tolist() == [[0, 0, 0, 1]]
