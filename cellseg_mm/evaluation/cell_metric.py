@@ -6,13 +6,12 @@ import numpy as np
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
-from pycocotools import mask as coco_mask
 
 from cellseg_mm.datasets.cell_dataset import check_classes, read_annotations
 from cellseg_mm.errors import UserError
-from cellseg_mm.evaluation.coco_ap import average_precision
+from cellseg_mm.evaluation.coco_ap import average_precision, results_of
 from cellseg_mm.io.files import write_json
-from cellseg_mm.structures.rle import encode_mask, with_text_counts
+from cellseg_mm.structures.local_masks import as_local_masks
 
 
 class PredictionCollector(BaseMetric):
@@ -71,43 +70,30 @@ def coco_results(sample, category_ids):
     """The detections of one image as COCO results; those with an empty mask are left out.
 
     Args:
-        sample (dict): A `DetDataSample` as dictionary: `img_id`, `ori_shape` (H, W) and `pred_instances` with `bboxes`
-            (N, 4) as x1, y1, x2, y2 in pixels, `scores` (N,), `labels` (N,) and `masks`, (N, H, W) of bool or N RLEs.
+        sample (dict): A `DetDataSample` as dictionary: `img_id`, `ori_shape` (H, W) and `pred_instances` with `scores`
+            (N,), `labels` (N,) and N `masks`, in any form that `as_local_masks` takes.
         category_ids (list[int]): The category of each label.
 
     Returns:
-        list[dict]: `image_id, category_id, bbox [x, y, w, h], score, segmentation` of plain Python values, the RLE with
-            its counts as text.
+        list[dict]: As `results_of` gives them.
 
     Raises:
         UserError: No masks, masks of another size than the image, or a label without category.
     """
-    predicted, (height, width) = sample['pred_instances'], sample['ori_shape'][:2]
+    predicted, image_id, (height, width) = sample['pred_instances'], int(sample['img_id']), sample['ori_shape'][:2]
     if 'masks' not in predicted:
         raise UserError('the model predicts boxes only: use a model with a mask head')
-    labels = _array(predicted['labels'])
+    labels, scores = np.array(predicted['labels'].tolist(), int), np.array(predicted['scores'].tolist())
     if labels.size and not 0 <= labels.min() <= labels.max() < len(category_ids):
         raise UserError(f'the model predicts label {labels.max()}, and there are {len(category_ids)} classes: '
                         'use the configuration that the checkpoint was trained with')
     masks = predicted['masks']
-    encoded = isinstance(masks, list)
-    rles = [with_text_counts(rle) for rle in masks] if encoded else [encode_mask(mask) for mask in _array(masks)]
-    boxes = _array(predicted['bboxes']).astype(float).reshape(-1, 4)
-    boxes[:, 2:] -= boxes[:, :2]
-    results = []
-    for box, score, label, rle in zip(boxes, _array(predicted['scores']), labels, rles, strict=True):
-        if rle['size'] != [height, width]:
-            raise UserError(f'a mask of {rle["size"]} pixels was predicted for image {sample["img_id"]} of '
-                            f'{[height, width]}: masks must be rescaled to the image (rescale=True)')
-        if coco_mask.area(rle):
-            results.append({'image_id': int(sample['img_id']), 'category_id': category_ids[label],
-                            'bbox': box.round(2).tolist(), 'score': float(score), 'segmentation': rle})
-    return results
-
-
-def _array(values):
-    """To NumPy, which has no bfloat16."""
-    if not hasattr(values, 'detach'):
-        return np.asarray(values)
-    values = values.detach().cpu()
-    return (values.float() if values.is_floating_point() else values).numpy()
+    size = masks[0]['size'] if isinstance(masks, list) and masks else (height, width)
+    masks = as_local_masks(masks, *size)
+    if len(masks) and (masks.height, masks.width) != (height, width):
+        raise UserError(f'a mask of {[masks.height, masks.width]} pixels was predicted for image {image_id} of '
+                        f'{[height, width]}: masks must be rescaled to the image (rescale=True)')
+    if not len(masks) == len(labels) == len(scores):
+        raise ValueError(f'image {image_id} has {len(masks)} masks, {len(labels)} labels and {len(scores)} scores')
+    found = masks.boxes[:, 2] > 0
+    return results_of(image_id, masks[found], np.array(category_ids)[labels[found]].tolist(), scores[found].tolist())

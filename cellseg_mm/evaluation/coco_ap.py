@@ -2,6 +2,7 @@
 import numpy as np
 
 from cellseg_mm.errors import UserError
+from cellseg_mm.structures.rle import with_text_counts
 
 COCO_CAP = 100  # COCOeval's own limit of detections for each image and class
 _CAPS, _FIGURES = ('dense', f'cap{COCO_CAP}'), ('AP50', 'AP75', 'AP')
@@ -62,6 +63,24 @@ def average_precision(ground_truth, results, max_dets, iou_type='segm', class_ag
                 metrics |= {f'{figure}_{name}/{category["name"]}': float(value)
                             for category, value in zip(categories, values, strict=True)}
     return metrics
+
+
+def results_of(image_id, masks, category_ids, scores):
+    """COCO results of one image's instances.
+
+    Args:
+        image_id (int): The image.
+        masks (LocalMasks): N instances, none of them empty.
+        category_ids (list[int]): (N,) the category of each.
+        scores (list[float]): (N,) the score of each.
+
+    Returns:
+        list[dict]: N times `image_id, category_id, bbox, score, segmentation` of plain Python values: `bbox` is the
+            mask's, [x, y, w, h] in pixels, and the RLE has its counts as text.
+    """
+    return [dict(image_id=image_id, category_id=category, bbox=box, score=score, segmentation=with_text_counts(rle))
+            for category, box, score, rle
+            in zip(category_ids, masks.boxes.tolist(), scores, masks.to_rles(), strict=True)]
 
 
 def format_table(metrics, classes):

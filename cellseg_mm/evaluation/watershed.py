@@ -8,9 +8,9 @@ from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
-from cellseg_mm.datasets.annotations import describe
+from cellseg_mm.evaluation.coco_ap import results_of
 from cellseg_mm.io.image import read_image
-from cellseg_mm.structures.rle import encode_label_map
+from cellseg_mm.structures.local_masks import LocalMasks
 
 SIGMA = 1.5
 MIN_AREA = 80
@@ -55,11 +55,9 @@ def watershed_results(ground_truth, image_root):
     Returns:
         list[dict]: COCO results, all of the first category: score them class-agnostic.
     """
-    results = []
+    category_id, results = ground_truth['categories'][0]['id'], []
     for info in ground_truth['images']:
-        labels = segment_otsu_watershed(read_image(Path(image_root, info['file_name'])))
-        results += [dict(image_id=info['id'], category_id=ground_truth['categories'][0]['id'],
-                         score=nucleus['area'] / (nucleus['area'] + 200), bbox=nucleus['bbox'],
-                         segmentation=nucleus['segmentation'])
-                    for nucleus in describe(encode_label_map(labels))]
+        nuclei = LocalMasks.from_label_map(segment_otsu_watershed(read_image(Path(image_root, info['file_name']))))
+        scores = nuclei.areas / (nuclei.areas + 200)
+        results += results_of(info['id'], nuclei, [category_id] * len(nuclei), scores.tolist())
     return results

@@ -1,18 +1,20 @@
 import json
 import logging
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 from mmdet.registry import METRICS
 from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.evaluator import Evaluator
 from mmengine.structures import InstanceData
 from pycocotools import mask as coco_mask
 
 from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.evaluation.cell_metric import CellMetric, coco_results
-from cellseg_mm.structures.rle import encode_mask
+from cellseg_mm.structures.local_masks import LocalMasks
 
 CLASSES = 'round', 'long'
 SIZE = 30, 40
@@ -24,6 +26,27 @@ def square(x, y, side, size=SIZE):
     return mask
 
 
+def rle_of(mask):
+    rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+    return {'size': list(mask.shape), 'counts': rle['counts'].decode()}
+
+
+def polygons_of(mask):
+    """The outline of a square, of no square none."""
+    if not mask.any():
+        return [np.zeros(6)]
+    (top, left), (bottom, right) = np.argwhere(mask).min(0), np.argwhere(mask).max(0) + 1
+    return [np.array([left, top, right, top, right, bottom, left, bottom], float)]
+
+
+FORMS = {
+    'local': LocalMasks.from_bitmaps,
+    'tensor': torch.from_numpy,
+    'array': np.asarray,
+    'bitmaps': lambda masks: BitmapMasks(masks.astype(np.uint8), *masks.shape[1:]),
+    'polygons': lambda masks: PolygonMasks([polygons_of(mask) for mask in masks], *masks.shape[1:]),
+    'rles': lambda masks: [coco_mask.encode(np.asfortranarray(mask, np.uint8)) for mask in masks],
+    'rles of text': lambda masks: [rle_of(mask) for mask in masks]}
 CELLS = {5: [(1, square(2, 3, 8)), (2, square(20, 3, 10))], 9: [(2, square(5, 5, 6))], 11: []}
 
 
@@ -31,7 +54,7 @@ CELLS = {5: [(1, square(2, 3, 8)), (2, square(20, 3, 10))], 9: [(2, square(5, 5,
 def ann_file(tmp_path):
     annotations = [{'id': i, 'image_id': image, 'category_id': 10 * category, 'iscrowd': 0, 'area': float(mask.sum()),
                     'bbox': coco_mask.toBbox(coco_mask.encode(np.asfortranarray(mask, np.uint8))).tolist(),
-                    'segmentation': encode_mask(mask)}
+                    'segmentation': rle_of(mask)}
                    for i, (image, category, mask) in enumerate(
                        (image, *cell) for image, cells in CELLS.items() for cell in cells)]
     path = tmp_path / 'val.json'
@@ -41,21 +64,19 @@ def ann_file(tmp_path):
     return path
 
 
-def sample(image_id, cells, kind='tensor', size=SIZE):
+def sample(image_id, cells, form='local', size=SIZE):
     """What a detector returns: `cells` as (label, mask)."""
     masks = np.stack([mask for _, mask in cells]) if cells else np.zeros((0, *size), bool)
     boxes = [[*np.argwhere(m).min(0)[::-1], *np.argwhere(m).max(0)[::-1] + 1] if m.any() else [0] * 4 for m in masks]
-    masks = {'tensor': torch.from_numpy, 'array': np.asarray,
-             'rle': lambda masks: [coco_mask.encode(np.asfortranarray(m, np.uint8)) for m in masks]}[kind](masks)
     return DetDataSample(
         metainfo={'img_id': image_id, 'ori_shape': size},
         pred_instances=InstanceData(
-            bboxes=torch.tensor(np.array(boxes, np.float32).reshape(-1, 4)), masks=masks,
+            bboxes=torch.tensor(np.array(boxes, np.float32).reshape(-1, 4)), masks=FORMS[form](masks),
             scores=torch.linspace(0.9, 0.5, len(cells)), labels=torch.tensor([label for label, _ in cells], dtype=int)))
 
 
-def perfect(kind='tensor'):
-    return [sample(i, [(category - 1, mask) for category, mask in cells], kind) for i, cells in CELLS.items()]
+def perfect(form='local'):
+    return [sample(i, [(category - 1, mask) for category, mask in cells], form) for i, cells in CELLS.items()]
 
 
 def evaluate(samples, size=None, classes=CLASSES, **config):
@@ -66,9 +87,9 @@ def evaluate(samples, size=None, classes=CLASSES, **config):
     return evaluator.evaluate(size or len(samples))
 
 
-@pytest.mark.parametrize('kind', ['tensor', 'array', 'rle'])
-def test_a_perfect_model_scores_one_whatever_form_its_masks_have(ann_file, kind):
-    metrics = evaluate(perfect(kind), ann_file=str(ann_file))
+@pytest.mark.parametrize('form', FORMS)
+def test_a_perfect_model_scores_one_whatever_form_its_masks_have(ann_file, form):
+    metrics = evaluate(perfect(form), ann_file=str(ann_file))
     assert len(metrics) == 18
     assert set(metrics.values()) == {1.0}
     assert metrics['cells/AP50_dense'] == metrics['cells/AP75_cap100/long'] == 1
@@ -86,7 +107,7 @@ def test_detections_are_written_as_coco_results(ann_file, tmp_path):
     evaluate(perfect(), ann_file=str(ann_file), results_file=tmp_path / 'cells.json')
     first, second, third = json.loads((tmp_path / 'cells.json').read_text())
     assert first == {'image_id': 5, 'category_id': 10, 'bbox': [2, 3, 8, 8], 'score': pytest.approx(0.9),
-                     'segmentation': encode_mask(square(2, 3, 8))}
+                     'segmentation': rle_of(square(2, 3, 8))}
     assert (second['category_id'], third['category_id'], third['image_id']) == (20, 20, 9)
 
 
@@ -104,10 +125,43 @@ def test_images_not_predicted_count_as_missed_and_are_reported(ann_file, caplog)
         '2 of 3 images were not predicted: their cells count as missed']
 
 
-def test_detections_with_an_empty_mask_are_dropped():
-    cells = [(0, square(2, 3, 8)), (1, np.zeros(SIZE, bool)), (1, square(0, 0, 1))]
-    found = coco_results(sample(5, cells).to_dict(), [1, 2])
-    assert [result['segmentation'] for result in found] == [encode_mask(cells[0][1]), encode_mask(cells[2][1])]
+@pytest.mark.parametrize('form', FORMS)
+def test_results_are_the_same_whatever_form_masks_have_and_empty_ones_are_dropped(form):
+    cells = [(0, square(2, 3, 8)), (1, np.zeros(SIZE, bool)), (1, square(0, 0, 1)), (0, square(30, 20, 10))]
+    found = coco_results(sample(5, cells, form).to_dict(), [10, 20])
+    scores = np.linspace(0.9, 0.5, 4, dtype=np.float32).tolist()
+    assert found == [
+        {'image_id': 5, 'category_id': category, 'bbox': box, 'score': pytest.approx(score),
+         'segmentation': rle_of(cells[i][1])}
+        for i, category, box, score in ((0, 10, [2, 3, 8, 8], scores[0]), (2, 20, [0, 0, 1, 1], scores[2]),
+                                        (3, 10, [30, 20, 10, 10], scores[3]))]
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_an_image_without_detections_has_no_results(form):
+    assert coco_results(sample(5, [], form).to_dict(), [10, 20]) == []
+
+
+def test_boxes_are_those_of_the_masks_for_models_without_boxes():
+    prediction = sample(5, [(0, square(2, 3, 8))])
+    prediction.pred_instances.bboxes = torch.zeros(1, 4)
+    assert coco_results(prediction.to_dict(), [1, 2])[0]['bbox'] == [2, 3, 8, 8]
+
+
+def test_memory_grows_with_the_cells_not_with_cells_times_canvas():
+    rng = np.random.default_rng(0)
+    boxes = np.column_stack([rng.integers(0, 3980, (2000, 2)), np.full((2000, 2), 20)])
+    masks = LocalMasks(np.ones(2000 * 400), boxes, 4000, 4000)
+    prediction = DetDataSample(metainfo={'img_id': 1, 'ori_shape': (4000, 4000)}, pred_instances=InstanceData(
+        masks=masks, scores=torch.rand(2000), labels=torch.zeros(2000, dtype=int))).to_dict()
+    coco_results(prediction, [1])
+    tracemalloc.start()
+    results = coco_results(prediction, [1])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # One canvas has 16 MB, all of them have 32 GB.
+    assert peak < 8e6
+    assert [result['bbox'] for result in results] == boxes.tolist()
 
 
 def test_half_precision_predictions_are_read():
@@ -130,9 +184,9 @@ def test_a_label_without_class_is_refused(label):
         coco_results(sample(5, [(label, square(2, 3, 8))]).to_dict(), [1, 2])
 
 
-@pytest.mark.parametrize('kind', ['tensor', 'rle'])
-def test_masks_of_another_size_than_the_image_are_refused(kind):
-    prediction = sample(5, [(0, square(2, 3, 8))], kind).to_dict()
+@pytest.mark.parametrize('form', FORMS)
+def test_masks_of_another_size_than_the_image_are_refused(form):
+    prediction = sample(5, [(0, square(2, 3, 8))], form).to_dict()
     prediction['ori_shape'] = (60, 80)
     with pytest.raises(UserError, match=r'mask of \[30, 40\] pixels .* image 5 of \[60, 80\]'):
         coco_results(prediction, [1, 2])
@@ -145,10 +199,10 @@ def test_a_model_without_masks_is_refused():
         coco_results(prediction, [1, 2])
 
 
-def test_more_masks_than_boxes_are_refused():
+def test_more_masks_than_scores_are_refused():
     prediction = sample(5, [(0, square(2, 3, 8))]).to_dict()
     prediction['pred_instances']['masks'] = torch.zeros(2, *SIZE, dtype=torch.bool)
-    with pytest.raises(ValueError, match='zip'):
+    with pytest.raises(ValueError, match='2 masks, 1 labels and 1 scores'):
         coco_results(prediction, [1, 2])
 
 
