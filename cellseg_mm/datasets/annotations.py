@@ -1,8 +1,8 @@
 """Label maps of cells from and to what COCO annotations hold; the cost grows with pixels alone."""
 import numpy as np
-from pycocotools import mask as coco_mask
 
-from cellseg_mm.structures.rle import decode_counts, runs, with_text_counts
+from cellseg_mm.structures.compiled import compiled
+from cellseg_mm.structures.rle import decode, measure, runs, with_text_counts
 
 
 def compact_label_map(labels):
@@ -36,24 +36,31 @@ def paint(rles, height, width):
         tuple[ndarray, ndarray]: int32 (H, W), i + 1 for the pixels of mask i; and bool (N,), whether mask i shares
             pixels with another.
     """
-    canvas = np.zeros(height * width, np.int32)
-    overlapping = np.zeros(len(rles) + 1, bool)
-    for number, rle in enumerate(rles, 1):
-        edges = np.cumsum(decode_counts(rle['counts']))
-        for start, stop in zip(edges[0::2], edges[1::2], strict=False):
-            covered = canvas[start:stop]
-            if covered.any():
-                overlapping[covered] = overlapping[number] = True
-            covered[:] = number
-    overlapping[0] = False
-    return canvas.reshape(height, width, order='F'), overlapping[1:]
+    labels, overlapping = np.zeros((height, width), np.int32), np.zeros(len(rles) + 1, bool)
+    _paint(*decode(rles, height, width), labels, overlapping)
+    return labels, overlapping[1:]
+
+
+@compiled
+def _paint(pixels, boxes, labels, overlapping):
+    source = 0
+    for i in range(len(boxes)):
+        x, y, width, height = boxes[i]
+        for row in range(y, y + height):
+            for column in range(x, x + width):
+                if pixels[source]:
+                    covered = labels[row, column]
+                    if covered:
+                        overlapping[covered] = overlapping[i + 1] = True
+                    labels[row, column] = i + 1
+                source += 1
 
 
 def describe(rles):
     """The fields of COCO annotations that follow from their masks.
 
     Args:
-        rles (list[dict]): N masks, {'size': [H, W], 'counts': bytes}.
+        rles (list[dict]): N sound masks of one size, {'size': [H, W], 'counts': bytes}.
 
     Returns:
         list[dict]: N times iscrowd (0), area (float, pixels), bbox ([x, y, w, h], float, pixels) and segmentation
@@ -61,7 +68,6 @@ def describe(rles):
     """
     if not rles:
         return []
-    # One area at a time: pycocotools 2.0 fails on lists of more than 255 masks under NumPy 2.
-    return [{'iscrowd': 0, 'area': float(coco_mask.area(rle)), 'bbox': box.tolist(),
-             'segmentation': with_text_counts(rle)}
-            for rle, box in zip(rles, coco_mask.toBbox(rles), strict=True)]
+    boxes, areas, _ = measure(rles, *rles[0]['size'])
+    return [{'iscrowd': 0, 'area': area, 'bbox': box, 'segmentation': with_text_counts(rle)}
+            for rle, area, box in zip(rles, areas.astype(float).tolist(), boxes.astype(float).tolist(), strict=True)]

@@ -13,6 +13,7 @@ from cellseg_mm.datasets import annotations
 from cellseg_mm.datasets.splits import appearance_features
 from cellseg_mm.errors import CellDataError
 from cellseg_mm.io.image import read_image, read_label_map, read_pixel_size
+from cellseg_mm.structures.compiled import compiled
 from cellseg_mm.structures.rle import encode_label_map, encode_segmentation
 
 SMALL_AREA = 4  # pixels
@@ -138,11 +139,24 @@ def touching_cells(labels, count):
         ndarray: bool (count,).
     """
     touching = np.zeros(count + 1, bool)
-    for a, b in ((labels[:, :-1], labels[:, 1:]), (labels[:-1], labels[1:]),
-                 (labels[:-1, :-1], labels[1:, 1:]), (labels[:-1, 1:], labels[1:, :-1])):
-        meet = (a != b) & (a > 0) & (b > 0)
-        touching[a[meet]] = touching[b[meet]] = True
+    _mark_touching(np.ascontiguousarray(labels, np.int32), touching)
     return touching[1:]
+
+
+@compiled
+def _mark_touching(labels, touching):
+    height, width = labels.shape
+    for y in range(height):
+        for x in range(width):
+            cell = labels[y, x]
+            if not cell:
+                continue
+            # The other four neighbours have this pixel among theirs.
+            for row, column in ((y, x + 1), (y + 1, x - 1), (y + 1, x), (y + 1, x + 1)):
+                if row < height and 0 <= column < width:
+                    other = labels[row, column]
+                    if other and other != cell:
+                        touching[cell] = touching[other] = True
 
 
 def disconnected_cells(labels, count):

@@ -12,7 +12,7 @@ from mmdet.registry import METRICS
 from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.evaluation.cell_metric import PredictionCollector
 from cellseg_mm.io.files import atomic_path
-from cellseg_mm.structures.rle import decode_counts
+from cellseg_mm.structures.rle import measure
 
 FILE_NAME = 'test-results.json'
 MAX_PARAMETERS = 200e6
@@ -198,18 +198,10 @@ def _problem(result, sizes, num_classes):
         return 'have a segmentation that is not an RLE with text counts'
     if segmentation.get('size') != list(sizes[image_id]):
         return 'have a mask of another size than their image'
-    return _counts_problem(segmentation['counts'], math.prod(sizes[image_id]))
-
-
-def _counts_problem(counts, num_pixels):
-    # pycocotools reads counts unchecked, past the end of its memory where they are wrong.
-    try:
-        lengths = decode_counts(counts)
-    except ValueError:
-        return 'have RLE counts that cannot be decoded'
-    if not len(lengths) or lengths.min() < 0 or lengths.sum() != num_pixels:
-        return "have RLE counts that do not add up to their image's pixels"
-    return None if lengths[1::2].any() else 'have an empty mask'
+    _, areas, broken = measure([segmentation], *sizes[image_id])
+    if broken:
+        return "have RLE counts that cannot be decoded or do not add up to their image's pixels"
+    return None if areas[0] else 'have an empty mask'
 
 
 def _is_number(value):

@@ -1,39 +1,110 @@
-"""COCO's run-length encoding (RLE) of masks, to and from label maps and crops; no canvas for an instance anywhere."""
+"""COCO's run-length encoding (RLE) of masks, to and from local bitmaps; no canvas for an instance anywhere.
+
+Runs go down the columns, of background and cell in turn. Counts are their lengths, written five bits a character, the
+lowest first, bit 5 set where more follow, the last one's bit 4 being the sign; from the fourth number on, the
+difference to the last but one (`rleToString` in cocodataset/cocoapi's maskApi.c).
+"""
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from cellseg_mm.structures import bitmaps
+from cellseg_mm.structures.compiled import compiled
+
 # Of one number: 7 times 5 bits hold the pixels of any image.
 _MAX_CHARACTERS = 7
+_UNDECODABLE, _WRONG_SUM = 1, 2
+
+
+def measure(rles, height, width):
+    """Box and area of each RLE, and what is wrong with it.
+
+    Args:
+        rles (list[dict]): N times `size` [H, W] and `counts`, as text, bytes or a list of run lengths.
+        height (int): Rows of the image.
+        width (int): Columns of the image.
+
+    Returns:
+        tuple[ndarray, ndarray, dict[int, str]]: tight boxes, int32 (N, 4) of x, y, width and height in pixels, zeros
+            for an empty mask; areas in pixels, int64 (N,); and by the index of each RLE that is broken, which has zeros
+            too, the problem: 'counts do not add up to 3 x 4 pixels'.
+    """
+    _, _, boxes, areas, problems = _parse(rles, height, width)
+    return boxes, areas, problems
+
+
+def decode(rles, height, width):
+    """Bitmaps of RLEs.
+
+    Args:
+        rles (list[dict]): As for `measure`.
+        height (int): Rows of the image.
+        width (int): Columns of the image.
+
+    Returns:
+        tuple[ndarray, ndarray]: `pixels`, uint8 (P,) of 0 and 1, the bitmaps one after another, row by row; and
+            `boxes`, int32 (N, 4), tight, of x, y, width and height in pixels, zeros for an empty mask.
+
+    Raises:
+        ValueError: If one is broken or of another size; the message names the first such by its index.
+    """
+    edges, stops, boxes, _, problems = _parse(rles, height, width)
+    if problems:
+        raise ValueError(f'RLE {min(problems)}: its {problems[min(problems)]}')
+    return _fill(edges, stops, boxes, bitmaps.offsets_of(boxes), height), boxes
+
+
+def encode(pixels, boxes, height, width):
+    """RLEs of bitmaps, byte for byte what pycocotools makes of the whole masks.
+
+    Args:
+        pixels (ndarray): uint8 (P,), the N bitmaps one after another, row by row; what is not 0 is set.
+        boxes (ndarray): int32 (N, 4) of x, y, width and height in pixels, inside the image; they need not be tight.
+        height (int): Rows of the image.
+        width (int): Columns of the image.
+
+    Returns:
+        list[dict]: N times {'size': [H, W], 'counts': bytes}.
+
+    Raises:
+        ValueError: If a box reaches outside the image, or pixels and boxes do not fit each other.
+    """
+    height, width = int(height), int(width)
+    pixels, boxes = np.ascontiguousarray(pixels, np.uint8), np.ascontiguousarray(boxes, np.int32).reshape(-1, 4)
+    if (boxes < 0).any() or (boxes[:, 2:] > (width, height) - boxes[:, :2].astype(np.int64)).any():
+        raise ValueError(f'a box reaches outside the image of {height} x {width} pixels')
+    offsets = bitmaps.offsets_of(boxes)
+    if len(pixels) != offsets[-1]:
+        raise ValueError(f'there are {len(pixels)} pixels for boxes of {offsets[-1]}')
+    text, stops = _encode(pixels, boxes, offsets, height, width)
+    text, stops = text.tobytes(), stops.tolist()
+    return [{'size': [height, width], 'counts': text[start:stop]}
+            for start, stop in zip([0, *stops], stops, strict=False)]
 
 
 def encode_label_map(labels):
-    """COCO RLE of each instance of a label map, without a canvas for any of them.
+    """RLEs of the instances of a label map, in ascending order of their ids; see `label_map_bitmaps`."""
+    return encode(*label_map_bitmaps(labels), *labels.shape)
 
-    The runs of all instances are found in one pass over the map, column by column as COCO counts.
+
+def label_map_bitmaps(labels):
+    """Bitmaps of the instances of a label map, in ascending order of their ids.
 
     Args:
-        labels (ndarray): int (H, W), 0 is background.
+        labels (ndarray): int (H, W), 0 is background; ids may have gaps and be of any size.
 
     Returns:
-        list[dict]: {'size': [H, W], 'counts': bytes}, one for each id in ascending order; equal to
-            `pycocotools.mask.encode(labels == id)`.
+        tuple[ndarray, ndarray]: `pixels` and `boxes`, as `decode` gives them.
     """
-    height, width = labels.shape
-    starts, lengths, values = runs(labels.ravel(order='F'))
-    order = np.argsort(values, kind='stable')
-    order = order[values[order] != 0]
-    if not len(order):
-        return []
-    edges = np.stack([starts[order], starts[order] + lengths[order]], axis=1)
-    first = np.append(0, np.flatnonzero(np.diff(values[order])) + 1)
-    stop = np.append(first[1:], len(order))
-    # The counts of all instances in one array: background and cell in turn, then what is left of the image.
-    counts = np.diff(edges.ravel(), prepend=0)
-    counts[2 * first] = edges[first, 0]
-    counts = np.insert(counts, 2 * stop, labels.size - edges[stop - 1, 1])
-    parts = np.split(counts, (2 * stop + np.arange(1, len(stop) + 1))[:-1])
-    return coco_mask.frPyObjects(
-        [{'size': [height, width], 'counts': part if part[-1] else part[:-1]} for part in parts], height, width)
+    starts, lengths, values = runs(np.ascontiguousarray(labels).ravel())
+    ids, numbers = np.unique(values, return_inverse=True)
+    # Background is numbered -1, what follows it in order one lower than here.
+    background = np.searchsorted(ids, 0)
+    present = background < len(ids) and ids[background] == 0
+    if present:
+        numbers = np.where(numbers == background, -1, numbers - (numbers > background))
+    parts = starts, starts + lengths, numbers, labels.shape[1]
+    boxes = bitmaps.boxes_of_runs(*parts, len(ids) - present)
+    return bitmaps.fill_runs(*parts, boxes, bitmaps.offsets_of(boxes)), boxes
 
 
 def encode_segmentation(segmentation, height, width):
@@ -51,7 +122,9 @@ def encode_segmentation(segmentation, height, width):
         ValueError: If it is none of these, or of another size than the image; the message says what is wrong.
     """
     if isinstance(segmentation, dict) and {'size', 'counts'} <= segmentation.keys():
-        return _encode_rle(segmentation['counts'], segmentation['size'], height, width)
+        if problem := measure([segmentation], height, width)[2]:
+            raise ValueError(f'its RLE {problem[0]}')
+        return encode(*decode([segmentation], height, width), height, width)[0]
     if not isinstance(segmentation, list) or not segmentation:
         raise ValueError('it has no segmentation')
     polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]
@@ -68,87 +141,10 @@ def encode_segmentation(segmentation, height, width):
     return coco_mask.merge(coco_mask.frPyObjects([p.tolist() for p in points], height, width))
 
 
-def encode_mask(mask):
-    """RLE of one mask; beyond one look at every pixel, the cost is that of its columns, not of the canvas.
-
-    Args:
-        mask (ndarray): (H, W) bool.
-
-    Returns:
-        dict: `size` [H, W] and `counts`, text.
-    """
-    height, width = mask.shape
-    columns = np.flatnonzero(mask.any(0))
-    first, last = (columns[0], columns[-1] + 1) if columns.size else (0, 0)
-    # COCO's RLE runs down the columns, beginning with a run of zeros.
-    pixels = np.zeros((last - first) * height + 2, bool)
-    pixels[1:-1] = mask[:, first:last].T.ravel()
-    edges = np.flatnonzero(pixels[1:] != pixels[:-1]) + first * height
-    counts = np.diff(edges[edges < height * width], prepend=0, append=height * width)
-    return with_text_counts(coco_mask.frPyObjects({'size': [height, width], 'counts': counts.tolist()}, height, width))
-
-
-def decode_counts(counts):
-    """Run lengths of compressed RLE counts, of background and cell in turn.
-
-    Five bits a character, the lowest first, bit 5 set where more follow, the last one's bit 4 being the sign; from the
-    fourth number on, the difference to the last but one (`rleToString` in cocodataset/cocoapi's maskApi.c).
-
-    Args:
-        counts (str | bytes): The counts of a COCO RLE.
-
-    Returns:
-        ndarray: int64 (R,). They may be negative or not add up where the counts are damaged.
-
-    Raises:
-        ValueError: If the counts are not of that form.
-    """
-    # What is not ASCII becomes bytes above 127, which no count has.
-    text = counts.encode('utf-8', 'surrogatepass') if isinstance(counts, str) else counts
-    bits = np.frombuffer(text, np.uint8).astype(np.int64) - 48
-    if not len(bits):
-        return bits
-    last = bits & 32 == 0
-    first = np.flatnonzero(np.append(True, last[:-1]))
-    sizes = np.diff(first, append=len(bits))
-    if bits.min() < 0 or bits.max() > 63 or not last[-1] or sizes.max() > _MAX_CHARACTERS:
-        raise ValueError('its RLE counts cannot be decoded')
-    shift = 5 * (np.arange(len(bits)) - np.repeat(first, sizes))
-    numbers = np.add.reduceat((bits & 31) << shift, first)
-    numbers -= np.where(bits[last] & 16, 1 << shift[last] + 5, 0)
-    numbers[1::2] = np.cumsum(numbers[1::2])
-    numbers[2::2] = np.cumsum(numbers[2::2])
-    return numbers
-
-
 def crop_of_rle(rle):
-    """Decode a COCO RLE within its own bounding box, at a cost that the image's size has no part in.
-
-    Args:
-        rle (dict): `size` [H, W] and `counts`, as text, bytes or a list of run lengths.
-
-    Returns:
-        tuple[int, int, ndarray]: x and y of the upper left pixel, and the bitmap, uint8 (h, w); an empty instance gives
-            a bitmap of shape (0, 0).
-    """
-    counts = rle['counts']
-    ends = np.cumsum(counts if isinstance(counts, list) else decode_counts(counts))
-    starts, ends = ends[:-1:2], ends[1::2]
-    starts, ends = starts[ends > starts], ends[ends > starts]
-    if not len(starts):
-        return 0, 0, np.zeros((0, 0), np.uint8)
-    height = rle['size'][0]
-    # Runs go down the columns; one that reaches over a column's end is cut there.
-    columns_over = (ends - 1) // height - starts // height + 1
-    nth = np.arange(columns_over.sum()) - np.repeat(np.cumsum(columns_over) - columns_over, columns_over)
-    columns = np.repeat(starts // height, columns_over) + nth
-    tops = np.maximum(np.repeat(starts, columns_over) - columns * height, 0)
-    bottoms = np.minimum(np.repeat(ends, columns_over) - columns * height, height)
-    x, y = columns[0], tops.min()
-    edges = np.zeros((columns[-1] - x + 1, bottoms.max() - y + 1), np.int8)
-    np.add.at(edges, (columns - x, tops - y), 1)
-    np.add.at(edges, (columns - x, bottoms - y), -1)
-    return int(x), int(y), np.cumsum(edges, axis=1, dtype=np.int8)[:, :-1].T.astype(np.uint8)
+    """Bitmap of one RLE: x and y of its upper left pixel, and uint8 (h, w); (0, 0) for an empty mask."""
+    pixels, ((x, y, width, height), ) = decode([rle], *rle['size'])
+    return int(x), int(y), pixels.reshape(height, width)
 
 
 def with_text_counts(rle):
@@ -158,22 +154,184 @@ def with_text_counts(rle):
             'counts': counts.decode('ascii') if isinstance(counts, bytes) else counts}
 
 
-def _encode_rle(counts, size, height, width):
-    if size != [height, width]:
-        raise ValueError(f'its RLE is of size {size}, the image of [{height}, {width}]')
-    if isinstance(counts, str | bytes):
-        # pycocotools itself would read wrong counts past the end of its memory.
-        counts = decode_counts(counts).tolist()
-    elif not isinstance(counts, list) or not all(isinstance(count, int) for count in counts):
-        raise ValueError('its RLE counts are neither text nor a list of whole numbers')
-    if min(counts, default=0) < 0 or sum(counts) != height * width:
-        raise ValueError(f'its RLE counts do not add up to {height} x {width} pixels')
-    return coco_mask.frPyObjects([{'size': size, 'counts': counts}], height, width)[0]
-
-
 def runs(flat):
     """Starts, lengths and values, each (R,), of the runs of equal values in a flat array."""
     if not flat.size:
         return np.zeros(0, np.int64), np.zeros(0, np.int64), flat
     starts = np.append(0, np.flatnonzero(flat[1:] != flat[:-1]) + 1)
     return starts, np.diff(starts, append=flat.size), flat[starts]
+
+
+def _parse(rles, height, width):
+    """What `_measure` gives, the problems in words."""
+    size, texts, problems = [height, width], [], {}
+    for i, rle in enumerate(rles):
+        text = _text_of(rle['counts'], height * width)
+        if rle['size'] != size:
+            problems[i] = f'size is {rle["size"]}, that of the image {size}'
+        elif text is None:
+            problems[i] = 'counts are neither text nor a list of whole numbers'
+        texts.append(text or b'')
+    stops = np.fromiter(map(len, texts), np.int64, len(texts)).cumsum()
+    *parsed, status = _measure(np.frombuffer(b''.join(texts), np.uint8), stops, height, width)
+    for i in np.flatnonzero(status).tolist():
+        problems.setdefault(i, 'counts cannot be decoded' if status[i] == _UNDECODABLE else
+                            f'counts do not add up to {height} x {width} pixels')
+    return *parsed, problems
+
+
+def _text_of(counts, pixels):
+    """Counts of any kind as bytes, which are empty where a list does not add up; None if they are of no kind."""
+    if isinstance(counts, bytes):
+        return counts
+    if isinstance(counts, str):
+        # What is not ASCII becomes bytes above 127, which no count has.
+        return counts.encode('utf-8', 'surrogatepass')
+    if not isinstance(counts, list) or not all(isinstance(count, int) for count in counts):
+        return None
+    # Python's numbers, unlike those of the kernels, have no limit.
+    if min(counts, default=0) < 0 or sum(counts) != pixels:
+        return b''
+    text, used = _write(np.empty(0, np.uint8), 0, np.cumsum(counts, dtype=np.int64))
+    return text[:used].tobytes()
+
+
+@compiled
+def _measure(text, text_stops, height, width):
+    """Where each run of each RLE ends, int64 (R,), and the last of each RLE in that, boxes, areas and problems."""
+    size = len(text_stops)
+    edges, stops = np.empty(len(text), np.int64), np.empty(size, np.int64)
+    boxes, areas, status = np.zeros((size, 4), np.int32), np.zeros(size, np.int64), np.zeros(size, np.uint8)
+    pixels = height * width
+    begin = used = 0
+    for i in range(size):
+        first = used
+        end = last = last_but_one = number = shift = area = 0
+        left, right, top, bottom = width, 0, height, 0
+        problem = 0
+        for k in range(begin, text_stops[i]):
+            bits = np.int64(text[k]) - 48
+            if bits < 0 or bits > 63 or shift == 5 * _MAX_CHARACTERS:
+                problem = _UNDECODABLE
+                break
+            number |= (bits & 31) << shift
+            shift += 5
+            if bits & 32:
+                continue
+            if bits & 16:
+                number -= 1 << shift
+            length = number + last_but_one if used - first > 2 else number
+            last_but_one, last = last, length
+            number = shift = 0
+            start, end = end, end + length
+            if length < 0 or end > pixels:
+                problem = _WRONG_SUM
+                break
+            edges[used] = end
+            used += 1
+            if (used - first) % 2 or not length:
+                continue
+            area += length
+            column, last_column = start // height, (end - 1) // height
+            left, right = min(left, column), last_column
+            if column == last_column:
+                top, bottom = min(top, start - column * height), max(bottom, end - column * height)
+            else:
+                top, bottom = 0, height
+        begin = text_stops[i]
+        if not problem and shift:
+            problem = _UNDECODABLE
+        if not problem and end != pixels:
+            problem = _WRONG_SUM
+        status[i] = problem
+        if area and not problem:
+            areas[i] = area
+            boxes[i] = left, top, right + 1 - left, bottom - top
+        stops[i] = used
+    return edges, stops, boxes, areas, status
+
+
+@compiled
+def _fill(edges, stops, boxes, offsets, height):
+    """The bitmaps that runs make up."""
+    pixels = np.zeros(offsets[-1], np.uint8)
+    begin = 0
+    for i in range(len(boxes)):
+        x, y, width, _ = boxes[i]
+        for k in range(begin + 1, stops[i], 2):
+            place, end = edges[k - 1], edges[k]
+            while place < end:
+                column = place // height
+                foot = min(end, (column + 1) * height)
+                target = offsets[i] + (place - column * height - y) * width + column - x
+                for _ in range(foot - place):
+                    pixels[target] = 1
+                    target += width
+                place = foot
+        begin = stops[i]
+    return pixels
+
+
+@compiled
+def _encode(pixels, boxes, offsets, height, width):
+    """The counts of all bitmaps in one text, uint8 (C,), and where those of each end, int64 (N,)."""
+    text, stops = np.empty(0, np.uint8), np.empty(len(boxes), np.int64)
+    longest = 0
+    for i in range(len(boxes)):
+        longest = max(longest, offsets[i + 1] - offsets[i] + boxes[i, 2])
+    edges = np.empty(longest + 1, np.int64)
+    used = 0
+    for i in range(len(boxes)):
+        x, y, box_width, box_height = boxes[i]
+        count = 0
+        for column in range(box_width):
+            place = (x + column) * height + y
+            source = offsets[i] + column
+            inside = False
+            for row in range(box_height):
+                if (pixels[source] != 0) != inside:
+                    inside = not inside
+                    count = _turn(edges, count, place + row)
+                source += box_width
+            if inside:
+                count = _turn(edges, count, place + box_height)
+        if not count or edges[count - 1] != height * width:
+            edges[count] = height * width
+            count += 1
+        text, used = _write(text, used, edges[:count])
+        stops[i] = used
+    return text[:used], stops
+
+
+@compiled
+def _turn(edges, count, place):
+    """Append an edge; one at the foot of a column and one at the head of the next are none."""
+    if count and edges[count - 1] == place:
+        return count - 1
+    edges[count] = place
+    return count + 1
+
+
+@compiled
+def _write(text, used, edges):
+    """Append the counts between edges to the first `used` characters of a text; returns the text and its length."""
+    needed = used + len(edges) * _MAX_CHARACTERS
+    if needed > len(text):
+        longer = np.empty(2 * needed, np.uint8)
+        longer[:used] = text[:used]
+        text = longer
+    start = last = last_but_one = 0
+    for k in range(len(edges)):
+        length = edges[k] - start
+        number = length - last_but_one if k > 2 else length
+        start, last_but_one, last = edges[k], last, length
+        while True:
+            bits = number & 31
+            number >>= 5
+            if number == (-1 if bits & 16 else 0):
+                break
+            text[used] = bits + 80
+            used += 1
+        text[used] = bits + 48
+        used += 1
+    return text, used
