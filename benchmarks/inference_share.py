@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import scenes
 from local_masks import SCALE, Scene, predictions
-from measure import machine, median_seconds
+from measure import machine, median_seconds, register
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_SHARE, MAX_METRIC_SECONDS = 5, 3
@@ -23,11 +23,8 @@ MAX_SHARE, MAX_METRIC_SECONDS = 5, 3
 def build(config, device):
     """The detector of a config with random weights, and its `max_dets`."""
     from mmdet.registry import MODELS
-    from mmdet.utils import register_all_modules
     from mmengine.config import Config
-
-    import cellseg_mm.register  # noqa: F401
-    register_all_modules()
+    register()
     config = Config.fromfile(config)
     config.model.backbone.init_cfg = None
     return MODELS.build(config.model).to(device).eval(), config.max_dets

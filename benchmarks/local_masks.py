@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scenes
-from measure import free_memory, machine, median_seconds, peak_memory
+from measure import free_memory, machine, median_seconds, peak_memory, register
 
 SCENES = ((150, 500), (600, 1000), (1500, 1800))
 TARGETS = {(600, 'loading'): 250, (600, 'memory'): 50, (600, 'paste'): 60, (600, 'crop'): 100,
@@ -51,12 +51,9 @@ def drawn_scene(cells, side):
 
 
 def loading(side, scene):
-    """The loading pipeline as a function without arguments; `side` is one of LOADERS."""
-    from mmdet.utils import register_all_modules
+    """The loading pipeline as a function without arguments; `side` is a key of LOADERS."""
     from mmengine.dataset import Compose
-
-    import cellseg_mm.register  # noqa: F401
-    register_all_modules()
+    register()
     pipeline = Compose([LOADERS[side], dict(type='Resize', scale=SCALE, keep_ratio=True),
                         dict(type='RandomFlip', prob=1.0), dict(type='PackDetInputs')])
     rles = outlines(scene.rles) if side == 'polygons' else scene.rles
@@ -232,7 +229,7 @@ def main():
                         help='COCO ground truth with RLE masks')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures here')
     args = parser.parse_args()
-    import cellseg_mm.register  # noqa: F401
+    register()
     print(f'{machine()}\n{SETTINGS}\n')
     print(f'{"":42}{"stock":>12}{"polygons":>12}{"ours":>10}{"ratio":>9}{"target":>7}')
     results, missed = {'machine': machine(), 'cases': {}}, 0

@@ -1,11 +1,23 @@
 """Times, memory and the machine they were measured on."""
+import ctypes
 import os
 import platform
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout
+from io import StringIO
 from multiprocessing import get_context
 from pathlib import Path
+
+
+def register():
+    """Register MMDetection's classes and ours, without the lines that MMDetection's import prints."""
+    with redirect_stdout(StringIO()):
+        from mmdet.utils import register_all_modules
+
+        import cellseg_mm.register  # noqa: F401
+        register_all_modules()
 
 
 def median_seconds(function, repeats=5):
@@ -35,6 +47,7 @@ def peak_memory(prepare, *args):
 
 def _peak(prepare, args):
     function = prepare(*args)
+    ctypes.CDLL(None).malloc_trim(0)  # else the call could use what the warm-up has freed, unseen
     Path('/proc/self/clear_refs').write_text('5')
     before = _status('VmRSS')
     function()
