@@ -7,17 +7,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 from mmdet.registry import DATASETS
-from mmdet.structures.mask import PolygonMasks
 from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
-from pycocotools import mask as coco_mask
 
 from cellseg_mm.errors import UserError
 from cellseg_mm.io.image import write_image
 from cellseg_mm.progress import track
+from cellseg_mm.structures.local_masks import as_local_masks
 from cellseg_mm.visualization.overlay import (
     class_colours,
     count_of,
+    draw_boxes,
     draw_instances,
     enlarge,
     readable_scale,
@@ -89,45 +89,13 @@ def picture(inputs, instances, classes):
     labels, colours = instances.labels.tolist(), class_colours(len(classes))
     boxes = getattr(instances.bboxes, 'tensor', instances.bboxes).numpy()
     scale = readable_scale(image.shape)
-    crops = instance_crops(instances.masks, boxes) if 'masks' in instances else []
-    drawn = draw_instances(image, crops, labels[:len(crops)], colours, scale)
-    light = drawn.copy()
-    for (left, top, right, bottom), label in zip((boxes * scale).round().astype(int), labels, strict=True):
-        cv2.rectangle(light, (left, top), (right - 1, bottom - 1), colours[label])
-    drawn = cv2.addWeighted(light, _BOX, drawn, 1 - _BOX, 0)
+    drawn = enlarge(image, scale)
+    if 'masks' in instances:
+        masks = as_local_masks(instances.masks, *image.shape[:2])
+        drawn = draw_instances(image, masks.crops(), labels, colours, scale)
+    drawn = cv2.addWeighted(draw_boxes(drawn, boxes, labels, colours, scale), _BOX, drawn, 1 - _BOX, 0)
     counts = Counter(labels)
     return side_by_side(
         [(f'Fed to the model: {image.shape[1]} x {image.shape[0]}', enlarge(image, scale)),
          (f'Ground truth: {count_of(len(labels), "cell")}', drawn)],
         [(f'{name}: {counts[label]:,}', colours[label]) for label, name in enumerate(classes)])
-
-
-def instance_crops(masks, boxes):
-    """Cut instances out of MMDetection's masks, each around its box, since a look at the whole costs cells x pixels.
-
-    Args:
-        masks (BitmapMasks | PolygonMasks): Of N instances.
-        boxes (numpy.ndarray): Their boxes (N, 4), x1, y1, x2, y2 in pixels.
-
-    Returns:
-        list[tuple]: (x, y, bitmap) of each.
-    """
-    if isinstance(masks, PolygonMasks):
-        return [_crop_of_polygons(polygons, masks.height, masks.width) for polygons in masks.masks]
-    # As much again on each side shows a mask that lies beside its box, as a faulty transform may leave it.
-    sizes = np.maximum(boxes[:, 2:] - boxes[:, :2], 1)
-    starts = np.floor(boxes[:, :2] - sizes).clip(0).astype(int)
-    ends = np.ceil(boxes[:, 2:] + sizes).clip(0).astype(int)
-    return [(x, y, (mask[y:bottom, x:right] > 0).astype(np.uint8))
-            for mask, (x, y), (right, bottom) in zip(masks.masks, starts.tolist(), ends.tolist(), strict=True)]
-
-
-def _crop_of_polygons(polygons, height, width):
-    points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in polygons])
-    x, y = np.floor(points.min(axis=0)).clip(0).astype(int).tolist()
-    right, bottom = np.minimum(np.ceil(points.max(axis=0)).astype(int) + 1, (width, height)).tolist()
-    if right <= x or bottom <= y:
-        return 0, 0, np.zeros((0, 0), np.uint8)
-    shifted = [(np.reshape(polygon, (-1, 2)) - (x, y)).ravel().tolist() for polygon in polygons]
-    rle = coco_mask.merge(coco_mask.frPyObjects(shifted, bottom - y, right - x))
-    return x, y, coco_mask.decode(rle)

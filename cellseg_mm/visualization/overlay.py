@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from cellseg_mm.errors import CellDataError
 from cellseg_mm.io.image import read_image, write_image
 from cellseg_mm.progress import track
-from cellseg_mm.structures.rle import crop_of_rle
+from cellseg_mm.structures.local_masks import LocalMasks
 
 # Okabe and Ito, 'Color Universal Design' (2008), https://jfly.uni-koeln.de/color/, without black; as RGB.
 _OKABE_ITO = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
@@ -27,6 +27,8 @@ _FILL = 0.18
 _READABLE_SIDE = 1000
 _MAX_SCALE = 8
 _INK, _FAINT_INK = (34, 34, 34), (110, 110, 110)
+# Of the picture's area, how much texts may take before there are too many of them to read.
+_CROWDED = 0.05
 
 
 def class_colours(count):
@@ -81,6 +83,54 @@ def draw_instances(image, crops, labels, colours, scale=1):
     return canvas
 
 
+def draw_boxes(image, boxes, labels, colours, scale=1):
+    """Outline boxes, just inside their edges.
+
+    Args:
+        image (numpy.ndarray): uint8 (H, W, 3) BGR, enlarged by `scale`; left as it is.
+        boxes (numpy.ndarray): (N, 4) of x1, y1, x2, y2 in pixels of the image before it was enlarged.
+        labels (Sequence[int]): Index of each instance's class.
+        colours (list[tuple]): BGR of each class.
+        scale (int): By how much the image was enlarged.
+
+    Returns:
+        numpy.ndarray: uint8 (H, W, 3) BGR.
+    """
+    image = image.copy()
+    for (left, top, right, bottom), label in zip((boxes * scale).round().astype(int).tolist(), labels, strict=True):
+        for inset in range(min(scale, 2)):
+            cv2.rectangle(image, (left + inset, top + inset), (right - 1 - inset, bottom - 1 - inset), colours[label])
+    return image
+
+
+def draw_texts(image, corners, texts):
+    """Write a text above each corner, unless it hides an earlier one; none at all where there are too many to read.
+
+    Args:
+        image (numpy.ndarray): uint8 (H, W, 3) BGR; left as it is.
+        corners (numpy.ndarray): int (N, 2) of x and y in pixels.
+        texts (list[str]): N texts.
+
+    Returns:
+        numpy.ndarray: uint8 (H, W, 3) BGR.
+    """
+    height, width = image.shape[:2]
+    size = int(np.clip(max(height, width) / 55, 12, 44))
+    font = _font('DejaVuSans-Bold', size)
+    lengths, line = [int(np.ceil(font.getlength(text))) for text in texts], round(1.2 * size)
+    if line * sum(lengths) > _CROWDED * height * width:
+        return image
+    page = Image.fromarray(np.ascontiguousarray(image[..., ::-1]))
+    pen, taken = ImageDraw.Draw(page), np.zeros((height, width), bool)
+    for (x, y), text, length in zip(corners.tolist(), texts, lengths, strict=True):
+        x, y = max(min(x, width - length), 0), max(min(y, height) - line, 0)
+        place = taken[y:y + line, x:x + length]
+        if not place.any():
+            place[:] = True
+            pen.text((x, y + line / 2), text, 'white', font, anchor='lm', stroke_width=size // 8, stroke_fill=_INK)
+    return np.ascontiguousarray(np.asarray(page)[..., ::-1])
+
+
 def _mask_and_outline(bitmap, scale):
     mask = cv2.copyMakeBorder(np.ascontiguousarray(bitmap), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     if scale > 1:
@@ -128,6 +178,27 @@ def side_by_side(panels, legend=()):
         pen.rounded_rectangle((x, y, x + size, y + size), size / 5, colour[::-1], _FAINT_INK)
         pen.text((x + 1.5 * size, y + size / 2), text, _INK, font, anchor='lm')
     return np.asarray(page)[..., ::-1]
+
+
+def compare(image, sides, classes, colours):
+    """Put an image beside the same with its cells, above how many there are of each class.
+
+    Args:
+        image (numpy.ndarray): uint8 (H, W, 3) BGR; shown enlarged by `readable_scale`.
+        sides (list[tuple]): (title, word, drawn, labels) of each panel beside it: its title, the word for its cells in
+            the legend, what to show, uint8 (H', W', 3) BGR, and each cell's class.
+        classes (Sequence[str]): Names of the classes.
+        colours (list[tuple]): BGR of each class.
+
+    Returns:
+        numpy.ndarray: uint8 BGR.
+    """
+    panels = [('Image', enlarge(image, readable_scale(image.shape)))]
+    panels += [(f'{title}: {count_of(len(labels), "cell")}', drawn) for title, _, drawn, labels in sides]
+    counts = [(Counter(labels), word) for _, word, _, labels in sides]
+    legend = [(f'{name}: ' + ', '.join(f'{count[label]:,} {word}' for count, word in counts), colours[label])
+              for label, name in enumerate(classes)]
+    return side_by_side(panels, legend if sides else [])
 
 
 def _flow(widths, limit):
@@ -178,9 +249,9 @@ def write_comparisons(ground_truth, results, image_root, out_dir, score_thr=0.5,
     for result in results:
         if result['score'] >= score_thr:
             found[result['image_id']].append(result)
-    sides, words = [(f'Prediction, score ≥ {score_thr:g}', found)], ['predicted']
+    kinds = [(f'Prediction, score ≥ {score_thr:g}', 'predicted', found)]
     if true:
-        sides, words = [('Ground truth', true), *sides], ['true', *words]
+        kinds = [('Ground truth', 'true', true), *kinds]
     chosen = _most_telling(ground_truth['images'], true or found)[:limit]
     paths = []
     for rank, info in enumerate(track(chosen, 'drawing overlays', len(chosen)), 1):
@@ -190,21 +261,15 @@ def write_comparisons(ground_truth, results, image_root, out_dir, score_thr=0.5,
             raise CellDataError(path, f'is {image.shape[1]} x {image.shape[0]} pixels, its annotations are for '
                                 f'{info["width"]} x {info["height"]}', 'run tools/prepare_data.py again')
         scale = readable_scale(image.shape)
-        panels, counts = [('Image', enlarge(image, scale))], []
-        for title, side in sides:
-            instances = side[info['id']]
+        sides = []
+        for title, word, kind in kinds:
+            instances = kind[info['id']]
             labels = [label_of[instance['category_id']] for instance in instances]
-            crops = [crop_of_rle(instance['segmentation']) for instance in instances]
-            drawn = draw_instances(image, crops, labels, colours, scale)
-            panels.append((f'{title}: {count_of(len(crops), "cell")}', drawn))
-            counts.append(Counter(labels))
-        legend = []
-        for label, name in enumerate(classes):
-            numbers = ', '.join(f'{count[label]:,} {word}' for count, word in zip(counts, words, strict=True))
-            legend.append((f'{name}: {numbers}', colours[label]))
+            masks = LocalMasks.from_rles([instance['segmentation'] for instance in instances], *image.shape[:2])
+            sides.append((title, word, draw_instances(image, masks.crops(), labels, colours, scale), labels))
         name = re.sub(r'[^\w.-]+', '_', str(Path(info['file_name']).with_suffix('')))
         paths.append(Path(out_dir, f'{rank:02d}_{name}.png'))
-        write_image(paths[-1], side_by_side(panels, legend))
+        write_image(paths[-1], compare(image, sides, classes, colours))
     return paths
 
 

@@ -5,17 +5,11 @@ import torch
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.structures import InstanceData
 
+from cellseg_mm.structures.local_masks import LocalMasks
 from cellseg_mm.visualization import browse
 from cellseg_mm.visualization.overlay import class_colours
 
 SHAPE = (60, 80)
-
-
-def pasted(crop):
-    x, y, bitmap = crop
-    canvas = np.zeros(SHAPE, np.uint8)
-    canvas[y:y + bitmap.shape[0], x:x + bitmap.shape[1]] = bitmap
-    return canvas
 
 
 def disks(*circles):
@@ -31,30 +25,27 @@ def drawn_colours(image):
     return set(map(tuple, image.reshape(-1, 3).tolist()))
 
 
-def test_a_bitmap_is_cut_out_whole_and_small():
-    masks = disks((20, 30, 5), (3, 2, 6), (79, 59, 9))
-    crops = browse.instance_crops(BitmapMasks(masks, *SHAPE), boxes_of(masks))
-    for crop, mask in zip(crops, masks, strict=True):
-        np.testing.assert_array_equal(pasted(crop), mask)
-    assert crops[0][2].size < 40 * 40
+def squares_as_polygons(masks):
+    return PolygonMasks([[np.array([x1, y1, x2, y1, x2, y2, x1, y2])] for x1, y1, x2, y2 in boxes_of(masks)], *SHAPE)
+
+
+@pytest.mark.parametrize('form', [LocalMasks.from_bitmaps, torch.from_numpy, squares_as_polygons])
+def test_masks_of_any_form_are_drawn_alike(form):
+    masks = np.zeros((2, *SHAPE), np.uint8)
+    masks[0, 25:35, 15:25] = masks[1, 25:35, 45:55] = 1
+    pages = []
+    for shown in (BitmapMasks(masks, *SHAPE), form(masks)):
+        instances = InstanceData(labels=torch.tensor([0, 2]), bboxes=torch.from_numpy(boxes_of(masks)), masks=shown)
+        pages.append(browse.picture(torch.full((3, *SHAPE), 255, dtype=torch.uint8), instances, ('a', 'b', 'c')))
+    np.testing.assert_array_equal(*pages)
 
 
 def test_a_mask_beside_its_box_is_still_shown():
     masks = disks((20, 30, 5))
-    crops = browse.instance_crops(BitmapMasks(masks, *SHAPE), boxes_of(masks) + 10)
-    np.testing.assert_array_equal(pasted(crops[0]), masks[0])
-
-
-def test_a_polygon_of_several_parts_becomes_its_pixels():
-    polygons = [[np.array([10, 10, 20, 10, 20, 20, 10, 20.]), np.array([30, 10, 35, 10, 35, 20, 30, 20.])],
-                [np.array([70, 50, 90, 50, 90, 70, 70, 70.])], [np.array([100, 100, 110, 100, 110, 110.])]]
-    crops = browse.instance_crops(PolygonMasks(polygons, *SHAPE), np.zeros((3, 4)))
-    assert crops[0][:2] == (10, 10)
-    expected = np.zeros((3, *SHAPE), np.uint8)
-    expected[0, 10:20, 10:20] = expected[0, 10:20, 30:35] = 1
-    expected[1, 50:, 70:] = 1
-    for crop, mask in zip(crops, expected, strict=True):
-        np.testing.assert_array_equal(pasted(crop), mask)
+    instances = InstanceData(labels=torch.tensor([0]), bboxes=torch.tensor([[40, 5, 60, 20.]]),
+                             masks=BitmapMasks(masks, *SHAPE))
+    page = browse.picture(torch.full((3, *SHAPE), 255, dtype=torch.uint8), instances, ('a', ))
+    assert class_colours(1)[0] in drawn_colours(page[:-90])
 
 
 @pytest.mark.parametrize('kind', ['masks', 'boxes only', 'no cell'])

@@ -6,7 +6,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from cellseg_mm.errors import CellDataError
-from cellseg_mm.structures.rle import crop_of_rle
+from cellseg_mm.structures.local_masks import LocalMasks
 from cellseg_mm.visualization import overlay
 
 CATEGORIES = [{'id': 1, 'name': 'common'}, {'id': 2, 'name': 'rare'}]
@@ -22,14 +22,16 @@ def disk(shape, x, y, radius):
     return cv2.circle(np.zeros(shape, np.uint8), (x, y), radius, 1, -1)
 
 
+def crops_of(*masks):
+    return LocalMasks.from_bitmaps(np.stack(masks)).crops()
+
+
 def white(height, width):
     return np.full((height, width, 3), 255, np.uint8)
 
 
 def test_an_empty_instance_draws_nothing():
-    crop = crop_of_rle(rle_of(np.zeros((7, 5))))
-    assert crop[2].size == 0
-    assert (overlay.draw_instances(white(7, 5), [crop], [0], [RED]) == 255).all()
+    assert (overlay.draw_instances(white(7, 5), crops_of(np.zeros((7, 5))), [0], [RED]) == 255).all()
 
 
 def test_colours_of_any_number_of_classes_differ():
@@ -44,7 +46,7 @@ def test_outline_lies_on_the_cell_and_leaves_its_inside_visible(scale):
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
     before = image.copy()
     mask = disk((40, 50), 20, 15, 10)
-    drawn = overlay.draw_instances(image, [crop_of_rle(rle_of(mask))], [0], [RED], scale)
+    drawn = overlay.draw_instances(image, crops_of(mask), [0], [RED], scale)
     np.testing.assert_array_equal(image, before)
     assert drawn.shape == (40 * scale, 50 * scale, 3)
     outline = (drawn == RED).all(axis=2)
@@ -76,6 +78,38 @@ def test_cells_of_one_pixel_and_at_the_border_are_seen(scale):
     drawn = overlay.draw_instances(white(5, 5), crops, [0, 1], [RED, BLUE], scale)
     assert (drawn[:scale, :scale] == RED).all(axis=2).any()
     assert (drawn[2 * scale:4 * scale, 4 * scale:] == BLUE).all(axis=2).any()
+
+
+@pytest.mark.parametrize('scale', [1, 2, 4])
+def test_a_box_is_outlined_inside_its_edges(scale):
+    image = white(20 * scale, 30 * scale)
+    drawn = overlay.draw_boxes(image, np.array([[4.2, 5, 14, 15.4], [29, 19, 30, 20]]), [0, 1], [RED, BLUE], scale)
+    assert (image == 255).all()
+    left, right, bottom = round(4.2 * scale), 14 * scale, round(15.4 * scale)
+    expected, width = np.zeros(image.shape[:2], bool), min(scale, 2)
+    expected[5 * scale:bottom, left:right] = True
+    expected[5 * scale + width:bottom - width, left + width:right - width] = False
+    np.testing.assert_array_equal((drawn == RED).all(axis=2), expected)
+    assert (drawn[-1, -1] == BLUE).all()
+
+
+@pytest.mark.parametrize('corner', [(0, 0), (299, 199), (-5, 400), (150, 100)])
+def test_a_text_is_written_whole_wherever_its_corner_is(corner):
+    image = np.full((200, 300, 3), 128, np.uint8)
+    written = [(overlay.draw_texts(image, np.array([xy]), ['cell 0.9']) != image).any(axis=2)
+               for xy in (corner, (100, 100))]
+    assert (image == 128).all()
+    assert written[0].sum() >= 0.8 * written[1].sum() > 0
+
+
+def test_texts_hide_no_earlier_ones_and_crowds_have_none():
+    image = np.full((200, 300, 3), 128, np.uint8)
+    first = overlay.draw_texts(image, np.array([[50, 50]]), ['first'])
+    np.testing.assert_array_equal(
+        overlay.draw_texts(image, np.array([[50, 50], [52, 51]]), ['first', 'second']), first)
+    np.testing.assert_array_equal(overlay.draw_texts(image, np.zeros((0, 2), int), []), image)
+    corners = np.random.default_rng(0).integers(0, 200, (100, 2))
+    assert overlay.draw_texts(image, corners, ['cell'] * 100) is image
 
 
 def test_small_images_are_enlarged_and_large_ones_left_alone():
