@@ -189,5 +189,5 @@ def test_memory_grows_with_the_image_not_with_cells_times_canvas():
     visualizer.add_datasample('cells', image, DetDataSample(pred_instances=instances))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    # The image has 48 MB and the picture of it, two panels, 100 MB; all canvases of its cells have 32 GB.
-    assert peak < 1.5e9
+    # The picture, two panels, has 100 MB, some copies of which are made; the canvases of all cells have 32 GB.
+    assert peak < 7e8
