@@ -101,7 +101,7 @@ def _iou(a, b):
 
 @compiled
 def _grid(gts):
-    """Sort cells into a grid of bins over all of them, about as many bins as cells.
+    """Sort cells into a grid of bins over all of them: about as many bins as cells, none smaller than the mean cell.
 
     Returns:
         tuple: x and y of its corner; width and height of a bin; bins along a side; members, the cells of one bin after
@@ -109,8 +109,8 @@ def _grid(gts):
     """
     count = min(math.ceil(math.sqrt(len(gts))), _MAX_BINS)
     left, top = gts[:, 0].min(), gts[:, 1].min()
-    width = max((gts[:, 2].max() - left) / np.float32(count), np.float32(1))
-    height = max((gts[:, 3].max() - top) / np.float32(count), np.float32(1))
+    width = max((gts[:, 2].max() - left) / count, (gts[:, 2] - gts[:, 0]).mean(), 1.0)
+    height = max((gts[:, 3].max() - top) / count, (gts[:, 3] - gts[:, 1]).mean(), 1.0)
     members = np.zeros(0, np.int32)
     starts = np.zeros(count * count + 2, np.int64)
     for fill in range(2):
