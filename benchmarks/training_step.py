@@ -21,6 +21,7 @@ from measure import free_memory, machine
 CONFIG = Path(__file__).resolve().parents[1] / 'configs/cell_maskrcnn.py'
 SCENES = ((150, 500), (600, 1000), (1500, 1800))
 MAX_PEAK = 8e9  # bytes of a step with 1,500 cells at 1800 px
+OUT_OF_MEMORY = "can't allocate memory", 'Insufficient memory', 'bad_alloc'  # in the words of torch, OpenCV and C++
 RESERVE = 2e9  # bytes that stock leaves to the machine
 
 
@@ -81,10 +82,10 @@ def step(cells, side, stock, room):
         torch.manual_seed(0)
         started = time.perf_counter()
         losses = model.train_step(data, optimizer)
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and 'allocate memory' not in str(error):
-            raise
-        return None
+    except Exception as error:
+        if isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY):
+            return None
+        raise
     seconds = time.perf_counter() - started
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return seconds, peak, {name: float(value) for name, value in losses.items()}
