@@ -1,27 +1,31 @@
 import json
 
+import numpy as np
 import pytest
 from mmdet.registry import DATASETS
 from mmengine.registry import init_default_scope
+from pycocotools import mask as coco_mask
 
 import cellseg_mm.register  # noqa: F401
 from cellseg_mm.errors import CellDataError
+from cellseg_mm.structures.rle import encode, with_text_counts
 
 CATEGORIES = [dict(id=1, name='a'), dict(id=2, name='b')]
 IMAGES = [dict(id=1, file_name='small.tif', height=5, width=4), dict(id=2, file_name='empty.tif', height=500, width=4)]
 CELLS = [dict(id=1, image_id=1, category_id=2, iscrowd=0, area=1.0, bbox=[3, 4, 1, 1],
-              segmentation=dict(size=[5, 4], counts='b01'))]
+              segmentation=dict(size=[5, 4], counts='c01'))]
+DELETE = object()
 
 
 @pytest.fixture
 def build(tmp_path):
     init_default_scope('mmdet')
 
-    def build(classes=('a', 'b'), **parts):
+    def build(classes=('a', 'b'), filter_cfg=None, **parts):
         data = dict(dict(images=IMAGES, annotations=CELLS, categories=CATEGORIES), **parts)
         (tmp_path / 'train.json').write_text(json.dumps(data))
         return DATASETS.build(dict(type='CellDataset', data_root=str(tmp_path), ann_file='train.json', pipeline=[],
-                                   metainfo=dict(classes=classes)))
+                                   metainfo=dict(classes=classes), filter_cfg=filter_cfg))
 
     return build
 
@@ -42,7 +46,102 @@ def test_classes_that_differ_from_the_annotations_are_refused(build, classes):
 
 
 def test_categories_are_ordered_by_id(build):
-    assert len(build(categories=CATEGORIES[::-1])) == 2
+    instance, = build(categories=CATEGORIES[::-1]).get_data_info(0)['instances']
+    assert instance['bbox_label'] == 1
+
+
+def build_with(build, **changes):
+    """A data set of one cell of 2 x 2 pixels at (1, 1), changed; DELETE takes a field away."""
+    cell = dict(CELLS[0], id=7, bbox=[1, 1, 2, 2], area=4.0, segmentation=dict(size=[5, 4], counts=[6, 2, 3, 2, 7]))
+    cell = {key: value for key, value in (cell | changes).items() if value is not DELETE}
+    return build(annotations=[cell])
+
+
+def refused(problem):
+    return pytest.raises(CellDataError, match=rf'train\.json: .*{problem}.*; run tools/prepare_data\.py again, or ')
+
+
+@pytest.mark.parametrize(('changes', 'problem'), [
+    (dict(segmentation=DELETE), 'it has no segmentation'),
+    (dict(segmentation=None), 'it has no segmentation'),
+    (dict(segmentation=[]), 'it has no segmentation'),
+    (dict(segmentation=dict(counts='b01')), 'it has no segmentation'),
+    (dict(segmentation=[[1, 1, 3, 1]]), 'a polygon is not a list'),
+    (dict(segmentation=dict(size=[5, 4], counts=[6, 2])), 'its RLE counts do not add up to 5 x 4 pixels'),
+    (dict(segmentation=dict(size=[5, 4], counts='b0')), 'its RLE counts do not add up to 5 x 4 pixels'),
+    (dict(segmentation=dict(size=[5, 4], counts='ooo')), 'its RLE counts cannot be decoded'),
+    (dict(segmentation=dict(size=[4, 5], counts='b01')), r'its RLE size is \[4, 5\], that of the image \[5, 4\]'),
+    (dict(segmentation=dict(size=[5, 4], counts=[20])), 'its mask is empty'),
+    (dict(segmentation=[[1.1, 1.1, 1.2, 1.1, 1.2, 1.2]]), 'its mask is empty'),
+    (dict(category_id=-1), 'its category -1 is not listed'),
+    (dict(category_id=3), 'its category 3 is not listed'),
+    (dict(category_id=[1]), r'its category \[1\] is not listed'),
+    (dict(category_id=DELETE), 'its category None is not listed'),
+    (dict(bbox=[40, 1, 2, 2]), r'its box \[40, 1, 2, 2\] is not that of its mask, \[1, 1, 2, 2\]'),
+    *((dict(bbox=bbox), 'is not that of its mask') for bbox in (
+        [1, 1, 4, 2], [1, -0.1, 2, 2], [1, 1, -2, 2], [1, 1, 2], [1, 1, '2', 2], [1, 1, float('nan'), 2], {}, 5)),
+])
+def test_an_annotation_that_cannot_be_used_is_named(build, changes, problem):
+    with refused(rf'annotation 7 of image small\.tif: .*{problem}'):
+        build_with(build, **changes)
+
+
+@pytest.mark.parametrize(('parts', 'problem'), [
+    (dict(annotations=[dict(CELLS[0], image_id=9)]), 'annotation 1 is of image 9, which is not listed'),
+    (dict(annotations=[dict(CELLS[0], image_id=[1])]), r'annotation 1 is of image \[1\], which is not listed'),
+    (dict(annotations=CELLS * 2), '2 of its annotations have the id 1'),
+    (dict(images=IMAGES[:1] * 2), '2 of its images have the id 1'),
+    (dict(images=[dict(IMAGES[0], height=0)]), r'images\[0\] lacks a usable'),
+    (dict(images=[dict(IMAGES[0], file_name=None)]), r'images\[0\] lacks a usable'),
+    (dict(images=[dict(id=1)]), r'images\[0\] lacks a usable'),
+])
+def test_annotations_and_images_that_do_not_fit_together_are_refused(build, parts, problem):
+    with refused(problem):
+        build(**parts)
+
+
+@pytest.mark.parametrize('parts', [dict(images=[1]), dict(annotations={}), dict(categories=None)])
+def test_lists_of_something_else_are_not_coco(build, parts):
+    with pytest.raises(CellDataError, match='not an annotation file in COCO form'):
+        build(**parts)
+
+
+@pytest.mark.parametrize('segmentation', [
+    [[1, 1, 3, 1, 3, 3, 1, 3]], dict(size=[5, 4], counts=[6, 2, 3, 2, 7]), dict(size=[5, 4], counts='62304')])
+def test_polygons_and_both_forms_of_rle_give_the_same_instance(build, segmentation):
+    instance, = build_with(build, segmentation=segmentation).get_data_info(0)['instances']
+    mask = instance.pop('mask')
+    assert instance == dict(bbox=[1, 1, 3, 3], bbox_label=1, ignore_flag=0)
+    if isinstance(mask['counts'], list):
+        mask = coco_mask.frPyObjects(mask, *mask['size'])
+    np.testing.assert_array_equal(np.argwhere(coco_mask.decode(mask)), [[1, 1], [1, 2], [2, 1], [2, 2]])
+
+
+@pytest.mark.parametrize('bbox', [[1, 1, 2, 2], [0.6, 1.2, 2.4, 1.9], DELETE, None])
+def test_boxes_are_those_of_the_masks(build, bbox):
+    instance, = build_with(build, bbox=bbox, area=DELETE).get_data_info(0)['instances']
+    assert instance['bbox'] == [1, 1, 3, 3]
+
+
+@pytest.mark.parametrize('field', ['iscrowd', 'ignore'])
+def test_crowds_are_kept_to_be_ignored(build, field):
+    instance, = build_with(build, **{field: 1}).get_data_info(0)['instances']
+    assert instance['ignore_flag'] == 1
+
+
+def test_images_without_cells_can_be_left_out(build):
+    dataset = build(filter_cfg=dict(filter_empty_gt=True))
+    assert [dataset.get_data_info(i)['img_id'] for i in range(len(dataset))] == [1]
+    assert dataset.get_cat_ids(0) == [1]
+
+
+def test_70000_instances_of_one_image_are_all_there(build):
+    images = [dict(id=1, file_name='dense.tif', height=300, width=400)]
+    rles = encode(np.ones(70_000, np.uint8), [[i // 300, i % 300, 1, 1] for i in range(70_000)], 300, 400)
+    cells = [dict(id=i, image_id=1, category_id=1, segmentation=with_text_counts(rle)) for i, rle in enumerate(rles)]
+    instances = build(images=images, annotations=cells).get_data_info(0)['instances']
+    assert len(instances) == 70_000
+    assert [instances[i]['bbox'][:2] for i in (0, 255, 65_536, 69_999)] == [[0, 0], [0, 255], [218, 136], [233, 99]]
 
 
 def test_the_pixel_size_is_known_to_what_is_trained(build):
@@ -57,11 +156,9 @@ def test_no_image_at_all_is_an_error(build):
 
 
 def test_the_training_pipeline_yields_the_masks_of_the_label_maps(tiny_config, tiny_data):
-    import numpy as np
-
     from cellseg_mm.io.image import read_image, read_label_map
     config = tiny_config.train_dataloader.dataset
-    config.pipeline = [step for step in config.pipeline if step.type in ('LoadTiffImage', 'LoadAnnotations')]
+    config.pipeline = [step for step in config.pipeline if step.type in ('LoadTiffImage', 'LoadCellAnnotations')]
     init_default_scope('mmdet')
     dataset = DATASETS.build(config)
     for index in range(len(dataset)):
@@ -69,7 +166,7 @@ def test_the_training_pipeline_yields_the_masks_of_the_label_maps(tiny_config, t
         folder = tiny_data / 'train' / sample['img_path'].split('/')[-2]
         assert np.array_equal(sample['img'], read_image(folder / 'image.tif'))
         for label, name in enumerate(config.metainfo.classes):
-            masks = sample['gt_masks'].masks[sample['gt_bboxes_labels'] == label]
+            masks = sample['gt_masks'].to_ndarray()[sample['gt_bboxes_labels'] == label]
             path = folder / f'{name}.tif'
             labels = read_label_map(path) if path.exists() else np.zeros(sample['ori_shape'], int)
             ids = [i for i in np.unique(labels) if i]
