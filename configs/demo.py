@@ -7,7 +7,7 @@ crop = 192  # pixels of the image, before it is enlarged
 
 train_pipeline = [
     dict(type='LoadTiffImage'),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='LoadCellAnnotations'),
     dict(type='RandomCrop', crop_size=(crop, crop), allow_negative_crop=True),
     dict(type='Resize', scale_factor=_base_.enlarge, keep_ratio=True),
     dict(type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import cellseg_mm  # noqa: F401 -- before any MMDetection, which keeps in mind whether mmcv has its ops
+
 # A first call may compile, and other processes may hold the processor: time says nothing here.
 settings.register_profile('untimed', deadline=None)
 settings.load_profile('untimed')

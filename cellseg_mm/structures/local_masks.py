@@ -5,15 +5,15 @@ import numpy as np
 import torch
 from mmcv.image.geometric import cv2_interp_codes
 from mmdet.structures.bbox import HorizontalBoxes
-from mmdet.structures.mask import BitmapMasks
+from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmdet.structures.mask.structures import BaseInstanceMasks
 from mmdet.utils.util_random import ensure_rng
 
 from cellseg_mm.errors import UserError
 from cellseg_mm.structures import bitmaps, rle, roi_crop
 
-# Of full canvases, how many are looked at in one go where they have to be copied first.
-_CHUNK = 64
+# Pixels of full canvases that are copied in one go.
+_CHUNK = 2**25
 
 
 class LocalMasks(BaseInstanceMasks):
@@ -117,17 +117,7 @@ class LocalMasks(BaseInstanceMasks):
         Args:
             labels (ndarray): int (H, W), 0 is background; ids may have gaps and be of any size.
         """
-        height, width = labels.shape
-        starts, lengths, values = rle.runs(np.ascontiguousarray(labels).ravel())
-        ids, numbers = np.unique(values, return_inverse=True)
-        # Background is numbered -1, what follows it in order one lower than here.
-        background = np.searchsorted(ids, 0)
-        present = background < len(ids) and ids[background] == 0
-        if present:
-            numbers = np.where(numbers == background, -1, numbers - (numbers > background))
-        runs = starts, starts + lengths, numbers, width
-        boxes = bitmaps.boxes_of_runs(*runs, len(ids) - present)
-        return cls._tight(bitmaps.fill_runs(*runs, boxes, bitmaps.offsets_of(boxes)), boxes, height, width)
+        return cls._tight(*rle.label_map_bitmaps(labels), *labels.shape)
 
     def to_label_map(self):
         """Label map: int32 (H, W), i + 1 where instance i is, 0 elsewhere; where instances overlap, the later one."""
@@ -144,8 +134,9 @@ class LocalMasks(BaseInstanceMasks):
         """
         count, height, width = masks.shape
         pixels, boxes = [], []
-        for start in range(0, count, _CHUNK):
-            chunk = masks[start:start + _CHUNK] != 0
+        step = max(_CHUNK // max(height * width, 1), 1)
+        for start in range(0, count, step):
+            chunk = masks[start:start + step] != 0
             chunk = np.ascontiguousarray(chunk.cpu().numpy() if isinstance(chunk, torch.Tensor) else chunk)
             whole = np.tile(np.int32([0, 0, width, height]), (len(chunk), 1))
             part = cls._of(chunk.view(np.uint8).ravel(), whole, height, width)
@@ -429,8 +420,10 @@ def as_local_masks(masks, height, width):
     """
     if isinstance(masks, LocalMasks):
         return masks
-    if isinstance(masks, BaseInstanceMasks):
-        masks = masks.to_ndarray()
+    if isinstance(masks, PolygonMasks):
+        masks = [rle.encode_segmentation([part.tolist() for part in parts], height, width) for parts in masks.masks]
+    if isinstance(masks, BitmapMasks):
+        masks = masks.masks
     if isinstance(masks, list | tuple):
         return LocalMasks.from_rles(list(masks), height, width)
     return LocalMasks.from_bitmaps(masks) if len(masks) else LocalMasks.empty(height, width)

@@ -6,7 +6,7 @@ max_dets = 1000  # how many cells are looked for in an image; the true images ho
 
 train_pipeline = [
     dict(type='LoadTiffImage'),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='LoadCellAnnotations'),
     dict(type='Resize', scale=(1333, 800), keep_ratio=True),
     dict(type='PackDetInputs'),
 ]

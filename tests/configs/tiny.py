@@ -3,7 +3,7 @@ _base_ = '../../configs/demo.py'
 channels = 16
 train_pipeline = [
     dict(type='LoadTiffImage'),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='LoadCellAnnotations'),
     dict(type='RandomCrop', crop_size=(96, 96), allow_negative_crop=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),

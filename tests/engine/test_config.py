@@ -89,7 +89,7 @@ def test_the_published_recipe_is_kept():
     assert config.train_dataloader.batch_size == 4
     assert config.train_cfg.max_epochs == 20
     assert [step.type for step in config.train_dataloader.dataset.pipeline] == [
-        'LoadTiffImage', 'LoadAnnotations', 'Resize', 'PackDetInputs']
+        'LoadTiffImage', 'LoadCellAnnotations', 'Resize', 'PackDetInputs']
     assert config.train_dataloader.dataset.pipeline[2].scale == (1333, 800)
 
 
