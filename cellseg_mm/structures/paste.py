@@ -8,9 +8,10 @@ from cellseg_mm.structures.compiled import compiled
 def paste(probabilities, boxes, height, width, threshold):
     """Interpolate each mask bilinearly at its box's pixels, and set those at or above the threshold.
 
-    Beyond a mask's outermost values it falls to zero within half of their spacing outside the box. As MMDetection does
-    on CPUs, at most the next pixel outside a box (and the one it cuts) can be set, and a box without width takes the
-    middle of its mask. A box that is not finite, or lies outside the image, gives an instance without pixels.
+    Beyond a mask's outermost values it falls to zero, within half of their spacing outside the box: below a threshold
+    of 0.5, pixels there are set too, but only a box's next ones, and a box without width takes the middle of its mask.
+    So does MMDetection on CPUs; on GPUs it has no such limit, which makes a difference in these two cases alone.
+    A box that is not finite, or lies outside the image, gives an instance without pixels.
 
     Args:
         probabilities (ndarray): float32 (N, h, w) in [0, 1].

@@ -12,8 +12,8 @@ from cellseg_mm.structures.roi_crop import sample_points
 class _PredictsLocalMasks:
     """Lets a mask head predict what MMDetection's does, as `LocalMasks` on the CPU, whatever the device.
 
-    `mask_thr_binary` has to lie in (0, 1]: a ValueError else. Without `rescale`, an image without detections has
-    masks of the network's input's size as the others do.
+    `mask_thr_binary` has to lie in (0, 1], else it is a ValueError. Without `rescale` all masks are of the size of the
+    network's input, where MMDetection gives those of no detection the size of the image.
     """
 
     def predict_by_feat(self, mask_preds, results_list, batch_img_metas, rcnn_test_cfg, rescale=False,
