@@ -171,8 +171,15 @@ def disconnected_cells(labels, count):
     """
     parts, number = connected_components(labels, background=0, return_num=True, connectivity=2)
     owner = np.zeros(number + 1, np.int64)
-    owner[parts.ravel()] = labels.ravel()
+    _set_owners(parts.ravel(), labels.ravel(), owner)
     return np.bincount(owner[1:], minlength=count + 1)[1:] > 1
+
+
+@compiled
+def _set_owners(parts, labels, owner):
+    for part, label in zip(parts, labels):  # noqa: B905 (numba knows no strict)
+        if part:
+            owner[part] = label
 
 
 def _members(values, count):
