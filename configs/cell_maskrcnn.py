@@ -6,6 +6,7 @@ num_classes = len(_base_.classes)
 max_dets = _base_.max_dets
 
 model = dict(
+    type='CellMaskRCNN',
     rpn_head=dict(loss_bbox=dict(type='SmoothL1Loss', loss_weight=1.0)),
     roi_head=dict(
         bbox_head=dict(num_classes=num_classes, loss_bbox=dict(type='SmoothL1Loss', loss_weight=1.0)),
