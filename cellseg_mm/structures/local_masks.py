@@ -310,7 +310,7 @@ class LocalMasks(BaseInstanceMasks):
             bboxes (ndarray | Tensor): (K, 4) of x1, y1, x2, y2 in pixels, on any device.
             out_shape (tuple[int]): (height, width) of each result.
             inds (ndarray | Tensor): int (K,), the instance that each box is for.
-            device (str | torch.device): Not used: the work is done on the CPU, in less time than a transfer of canvases.
+            device (str | torch.device): Not used: the work is done on the CPU, sooner than canvases are moved.
             interpolation (str): 'bilinear', the only one there is.
             binarize (bool): Whether to set what is covered by half or more.
 
