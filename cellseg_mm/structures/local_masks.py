@@ -415,12 +415,13 @@ def as_local_masks(masks, height, width):
     Args:
         masks (LocalMasks | BitmapMasks | PolygonMasks | ndarray | Tensor | list[dict]): Arrays and tensors (N, H, W);
             a list of COCO RLEs.
-        height (int): Rows of the canvas.
-        width (int): Columns of the canvas.
+        height (int): Rows of the canvas, where the masks do not tell.
+        width (int): Columns of the canvas, likewise.
     """
     if isinstance(masks, LocalMasks):
         return masks
     if isinstance(masks, PolygonMasks):
+        height, width = masks.height, masks.width
         masks = [rle.encode_segmentation([part.tolist() for part in parts], height, width) for parts in masks.masks]
     if isinstance(masks, BitmapMasks):
         masks = masks.masks
