@@ -35,13 +35,13 @@ def check_classes(path, categories, classes):
 
 
 def read_annotations(path):
-    """Read an annotation file.
+    """Read an annotation file, without a look at single images and cells; see `read_cells`.
 
     Args:
         path (str | Path): A JSON file in COCO form.
 
     Returns:
-        dict: With at least `images`, `annotations` and `categories`.
+        dict: With at least `images`, `annotations` and `categories`; the latter have ids and names of their own.
 
     Raises:
         CellDataError: If it is missing or not COCO JSON.
@@ -51,37 +51,56 @@ def read_annotations(path):
     if not path.is_file():
         raise CellDataError(path, 'there are no annotations yet', remedy)
     try:
-        data = json.loads(path.read_text())
-    except ValueError as error:
+        data = json.loads(path.read_text(encoding='utf-8-sig'))
+    except (ValueError, RecursionError) as error:
         raise CellDataError(path, 'this is not JSON', remedy) from error
     lists = 'images', 'annotations', 'categories'
     if not isinstance(data, dict) or not all(_is_records(data.get(name)) for name in lists):
         raise CellDataError(path, 'this is not an annotation file in COCO form', remedy)
+    for number, category in enumerate(data['categories']):
+        if type(category.get('id')) is not int or not isinstance(category.get('name'), str):
+            raise CellDataError(path, f'categories[{number}] lacks a usable id or name', REMEDY)
+    _check_ids(path, data, 'categories')
     return data
 
 
-def cells_by_image(path, data):
-    """The annotations of each image, once it is sure that all belong to one.
+def read_cells(path):
+    """Read an annotation file and check every annotation; none is left out.
+
+    Boxes and areas follow from the masks. A box that the file states, which it need not, has to be that of the mask,
+    but for a pixel of rounding: where it is not, nobody knows which of the two is wrong.
 
     Args:
-        path (str | Path): The annotation file, for messages.
-        data (dict): What `read_annotations` gives.
+        path (str | Path): A JSON file in COCO form, the segmentations as RLE of either form or as polygons.
 
     Returns:
-        dict[int, list[dict]]: Annotations by image id, for all images in the order of the file.
+        dict: As of `read_annotations`, with `annotations` image by image in the order of `images`. Each has `id`,
+            `image_id`, `category_id`, `iscrowd` and `ignore` (0 or 1), `area` (pixels), `bbox` ([x, y, w, h], whole
+            pixels, tight) and `segmentation` ({'size': [H, W], 'counts': str}).
 
     Raises:
-        CellDataError: If an image has no id, name or size, an id occurs twice, or an annotation is of no image.
+        CellDataError: As `read_annotations`; if an image has no id, name or size, an id occurs twice, or an annotation
+            is of no image. Names the first annotation that cannot be used.
     """
+    data = read_annotations(path)
+    cells = _cells_by_image(path, data)
+    categories = {category['id'] for category in data['categories']}
+    data['annotations'] = [cell for image in data['images']
+                           for cell in _checked(path, image, cells[image['id']], categories)]
+    return data
+
+
+def _cells_by_image(path, data):
     for number, image in enumerate(data['images']):
-        if not all(type(image.get(side)) is int and image[side] > 0 for side in ('height', 'width')) or not all(
+        if not all(type(image.get(side)) is int and 0 < image[side] < 2**31 for side in ('height', 'width')) or not all(
                 type(image.get(name)) is kind for name, kind in (('id', int), ('file_name', str))):
             raise CellDataError(path, f'images[{number}] lacks a usable id, file_name, height or width', REMEDY)
+        mpp = image.get('mpp')
+        if mpp is not None and not (type(mpp) in (int, float) and 0 < mpp < np.inf):
+            raise CellDataError(path, f'images[{number}] has the pixel size (mpp) {mpp}', REMEDY)
     cells = {image['id']: [] for image in data['images']}
     for what in ('images', 'annotations'):
-        for repeated, count in Counter(repr(record.get('id')) for record in data[what]).most_common(1):
-            if count > 1:
-                raise CellDataError(path, f'{count} of its {what} have the id {repeated}', REMEDY)
+        _check_ids(path, data, what)
     for cell in data['annotations']:
         if type(cell.get('image_id')) is not int or cell['image_id'] not in cells:
             raise CellDataError(path, f'annotation {cell.get("id")} is of image {cell.get("image_id")}, '
@@ -90,25 +109,14 @@ def cells_by_image(path, data):
     return cells
 
 
-def instances_of(path, image, cells, labels):
-    """The annotations of one image as MMDetection's instances; each is checked, and none is left out.
+def _check_ids(path, data, what):
+    for repeated, count in Counter(repr(record.get('id')) for record in data[what]).most_common(1):
+        if count > 1:
+            raise CellDataError(path, f'{count} of its {what} have the id {repeated}', REMEDY)
 
-    Boxes and areas follow from the masks. A box that the file states, which it need not, has to be that of the mask,
-    but for a pixel of rounding: where it is not, nobody knows which of the two is wrong.
 
-    Args:
-        path (str | Path): The annotation file, for messages.
-        image (dict): Its `file_name`, `height` and `width`.
-        cells (list[dict]): N annotations, the segmentation as RLE of either form or as polygons.
-        labels (dict[int, int]): The label of each category id.
-
-    Returns:
-        list[dict]: N times `bbox` ([x1, y1, x2, y2], whole pixels, tight), `bbox_label`, `mask` (RLE) and `ignore_flag`
-            (1 for crowds and what is marked 'ignore').
-
-    Raises:
-        CellDataError: Names the first annotation that cannot be used.
-    """
+def _checked(path, image, cells, categories):
+    """The annotations of one image, as `read_cells` gives them."""
     size = image['height'], image['width']
 
     def refuse(cell, problem):
@@ -117,28 +125,29 @@ def instances_of(path, image, cells, labels):
     rles = []
     for cell in cells:
         rle = cell.get('segmentation')
-        if not isinstance(rle, dict) or not {'size', 'counts'} <= rle.keys():
+        # Most are compressed RLEs, which are checked all at once.
+        if not isinstance(rle, dict) or 'size' not in rle or not isinstance(rle.get('counts'), str):
             try:
                 rle = with_text_counts(encode_segmentation(rle, *size))
             except ValueError as error:
                 refuse(cell, error)
         rles.append(rle)
     boxes, areas, broken = measure(rles, *size)
-    instances = []
+    checked = []
     for i, (cell, rle, box, area) in enumerate(zip(cells, rles, boxes.tolist(), areas.tolist(), strict=True)):
         category, stated = cell.get('category_id'), cell.get('bbox')
         if i in broken:
             refuse(cell, f'its RLE {broken[i]}')
         if not area:
             refuse(cell, 'its mask is empty')
-        if type(category) is not int or category not in labels:
+        if type(category) is not int or category not in categories:
             refuse(cell, f'its category {category} is not listed')
         if stated is not None and not _is_about(stated, box):
             refuse(cell, f'its box {stated} is not that of its mask, {box}')
-        x, y, w, h = box
-        instances.append({'bbox': [x, y, x + w, y + h], 'bbox_label': labels[category], 'mask': rle,
-                          'ignore_flag': int(bool(cell.get('iscrowd') or cell.get('ignore')))})
-    return instances
+        checked.append({'id': cell.get('id'), 'image_id': image['id'], 'category_id': category,
+                        **{name: int(bool(cell.get(name))) for name in ('iscrowd', 'ignore')},
+                        'area': area, 'bbox': box, 'segmentation': with_text_counts(rle)})
+    return checked
 
 
 def _is_about(stated, box):
@@ -154,9 +163,9 @@ def _is_records(values):
 class CellDataset(CocoDataset):
     """COCO data set whose classes must be those of the config, name by name and in order.
 
-    Every annotation becomes an instance or is an error; see `instances_of`. Images without a cell are kept: they teach
-    the model what is not one. `metainfo`, which goes into checkpoints, has the median pixel size of the images as `mpp`
-    (micrometres per pixel), None where no image records it.
+    Every annotation becomes an instance or is an error; see `read_cells`. Crowds, and what is marked 'ignore', have the
+    `ignore_flag` 1. Images without a cell are kept: they teach the model what is not one. `metainfo`, which goes into
+    checkpoints, has the median pixel size of the images as `mpp`, micrometres per pixel, or None where none records it.
 
     Raises:
         CellDataError: If the annotation file is missing, its classes differ, there is no image in it, or an annotation
@@ -169,7 +178,7 @@ class CellDataset(CocoDataset):
         super().__init__(*args, data_prefix=data_prefix or dict(img=''), filter_cfg=filter_cfg, **kwargs)
 
     def load_data_list(self):
-        data = read_annotations(self.ann_file)
+        data = read_cells(self.ann_file)
         check_classes(self.ann_file, data['categories'], self.metainfo['classes'])
         if not data['images']:
             raise CellDataError(self.ann_file, 'there is no image in it',
@@ -179,11 +188,15 @@ class CellDataset(CocoDataset):
         self.cat_ids = sorted(category['id'] for category in data['categories'])
         self.cat2label = {category: label for label, category in enumerate(self.cat_ids)}
         self.cat_img_map = defaultdict(list)
-        cells, samples = cells_by_image(self.ann_file, data), []
+        instances = defaultdict(list)
+        for cell in data['annotations']:
+            x, y, w, h = cell['bbox']
+            self.cat_img_map[cell['category_id']].append(cell['image_id'])
+            instances[cell['image_id']].append({
+                'bbox': [x, y, x + w, y + h], 'bbox_label': self.cat2label[cell['category_id']],
+                'mask': cell['segmentation'], 'ignore_flag': cell['iscrowd'] or cell['ignore']})
+        samples = []
         for image in data['images']:
-            instances = instances_of(self.ann_file, image, cells[image['id']], self.cat2label)
-            for cell in cells[image['id']]:
-                self.cat_img_map[cell['category_id']].append(image['id'])
             sample = self.parse_data_info({'raw_img_info': {**image, 'img_id': image['id']}, 'raw_ann_info': []})
-            samples.append({**sample, 'instances': instances})
+            samples.append({**sample, 'instances': instances[image['id']]})
         return samples

@@ -4,7 +4,7 @@ from pathlib import Path
 from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
 
-from cellseg_mm.datasets.cell_dataset import read_annotations
+from cellseg_mm.datasets.cell_dataset import read_cells
 from cellseg_mm.engine.checkpoint import check_checkpoint_classes, check_weights, read_checkpoint
 from cellseg_mm.engine.config import dataset_config
 from cellseg_mm.engine.distributed import prepare_distributed
@@ -71,8 +71,8 @@ def submit(config, checkpoint, work_dir, launcher='none'):
 
 
 def split_annotations(config, split):
-    """Return the annotations of a split (`train`, `val` or `test`) in COCO form."""
-    return read_annotations(Path(config.data_root, dataset_config(config, split).ann_file))
+    """Return the annotations of a split (`train`, `val` or `test`), as `read_cells` gives them."""
+    return read_cells(Path(config.data_root, dataset_config(config, split).ann_file))
 
 
 def _runner(config, path, work_dir, launcher, split):

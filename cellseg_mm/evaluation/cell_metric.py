@@ -7,7 +7,7 @@ from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from cellseg_mm.datasets.cell_dataset import check_classes, read_annotations
+from cellseg_mm.datasets.cell_dataset import check_classes, read_cells
 from cellseg_mm.errors import UserError
 from cellseg_mm.evaluation.coco_ap import average_precision, results_of
 from cellseg_mm.io.files import write_json
@@ -28,7 +28,7 @@ class PredictionCollector(BaseMetric):
 
     @cached_property
     def annotations(self):
-        return read_annotations(self.ann_file)
+        return read_cells(self.ann_file)
 
     def process(self, data_batch, data_samples):  # noqa: ARG002 (MMEngine's signature)
         categories = self.annotations['categories']

@@ -10,8 +10,8 @@ from pycocotools import mask as coco_mask
 from cellseg_mm.structures import bitmaps
 from cellseg_mm.structures.compiled import compiled
 
-# Of one number: 7 times 5 bits hold the pixels of any image.
-_MAX_CHARACTERS = 7
+# Of one number: 12 times 5 bits is what int64 has room for, whatever the image.
+_MAX_CHARACTERS = 12
 _UNDECODABLE, _WRONG_SUM = 1, 2
 
 
@@ -130,7 +130,7 @@ def encode_segmentation(segmentation, height, width):
     polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]
     try:
         points = [np.array(polygon, np.float64) for polygon in polygons]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         points = []
     if not points or not all(p.ndim == 1 and p.size >= 6 and p.size % 2 == 0 and np.isfinite(p).all() for p in points):
         raise ValueError('a polygon is not a list [x, y, x, y, ...] of three points or more')
@@ -167,7 +167,7 @@ def _parse(rles, height, width):
     size, texts, problems = [height, width], [], {}
     for i, rle in enumerate(rles):
         text = _text_of(rle['counts'], height * width)
-        if rle['size'] != size:
+        if rle['size'] not in (size, tuple(size)):
             problems[i] = f'size is {rle["size"]}, that of the image {size}'
         elif text is None:
             problems[i] = 'counts are neither text nor a list of whole numbers'

@@ -7,6 +7,7 @@ from mmengine.registry import init_default_scope
 from pycocotools import mask as coco_mask
 
 import cellseg_mm.register  # noqa: F401
+from cellseg_mm.datasets.cell_dataset import read_cells
 from cellseg_mm.errors import CellDataError
 from cellseg_mm.structures.rle import encode, with_text_counts
 
@@ -66,6 +67,7 @@ def refused(problem):
     (dict(segmentation=None), 'it has no segmentation'),
     (dict(segmentation=[]), 'it has no segmentation'),
     (dict(segmentation=dict(counts='b01')), 'it has no segmentation'),
+    (dict(segmentation=[[10**400] * 6]), 'a polygon is not a list'),
     (dict(segmentation=[[1, 1, 3, 1]]), 'a polygon is not a list'),
     (dict(segmentation=dict(size=[5, 4], counts=[6, 2])), 'its RLE counts do not add up to 5 x 4 pixels'),
     (dict(segmentation=dict(size=[5, 4], counts='b0')), 'its RLE counts do not add up to 5 x 4 pixels'),
@@ -94,6 +96,11 @@ def test_an_annotation_that_cannot_be_used_is_named(build, changes, problem):
     (dict(images=[dict(IMAGES[0], height=0)]), r'images\[0\] lacks a usable'),
     (dict(images=[dict(IMAGES[0], file_name=None)]), r'images\[0\] lacks a usable'),
     (dict(images=[dict(id=1)]), r'images\[0\] lacks a usable'),
+    (dict(images=[dict(IMAGES[0], width=10**30)]), r'images\[0\] lacks a usable'),
+    *((dict(images=[dict(IMAGES[0], mpp=mpp)]), r'images\[0\] has the pixel size') for mpp in ('0.5', 0, float('nan'))),
+    *((dict(categories=[CATEGORIES[0], category]), r'categories\[1\] lacks a usable id or name')
+      for category in ({}, dict(id=2), dict(name='b'), dict(id='2', name='b'), dict(id=[2], name='b'))),
+    (dict(categories=[dict(id=1, name='a'), dict(id=1, name='b')]), '2 of its categories have the id 1'),
 ])
 def test_annotations_and_images_that_do_not_fit_together_are_refused(build, parts, problem):
     with refused(problem):
@@ -106,14 +113,28 @@ def test_lists_of_something_else_are_not_coco(build, parts):
         build(**parts)
 
 
+@pytest.mark.parametrize('text', ['{', '[' * 10**5, '\0', ''])
+def test_what_is_not_json_is_refused(build, tmp_path, text):
+    build()
+    (tmp_path / 'train.json').write_text(text)
+    with pytest.raises(CellDataError, match=r'train\.json: this is not JSON'):
+        read_cells(tmp_path / 'train.json')
+
+
+def test_a_byte_order_mark_is_no_matter(build, tmp_path):
+    build()
+    path = tmp_path / 'train.json'
+    path.write_text(path.read_text(), encoding='utf-8-sig')
+    assert len(read_cells(path)['annotations']) == 1
+
+
 @pytest.mark.parametrize('segmentation', [
-    [[1, 1, 3, 1, 3, 3, 1, 3]], dict(size=[5, 4], counts=[6, 2, 3, 2, 7]), dict(size=[5, 4], counts='62304')])
+    [[1, 1, 3, 1, 3, 3, 1, 3]], dict(size=[5, 4], counts=[6, 2, 3, 2, 7]), dict(size=[5.0, 4.0], counts='62304'),
+    [1, 1, 3, 1, 3, 3, 1, 3]])
 def test_polygons_and_both_forms_of_rle_give_the_same_instance(build, segmentation):
     instance, = build_with(build, segmentation=segmentation).get_data_info(0)['instances']
     mask = instance.pop('mask')
     assert instance == dict(bbox=[1, 1, 3, 3], bbox_label=1, ignore_flag=0)
-    if isinstance(mask['counts'], list):
-        mask = coco_mask.frPyObjects(mask, *mask['size'])
     np.testing.assert_array_equal(np.argwhere(coco_mask.decode(mask)), [[1, 1], [1, 2], [2, 1], [2, 2]])
 
 

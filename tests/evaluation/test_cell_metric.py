@@ -59,7 +59,8 @@ def ann_file(tmp_path):
                        (image, *cell) for image, cells in CELLS.items() for cell in cells)]
     path = tmp_path / 'val.json'
     path.write_text(json.dumps({
-        'images': [{'id': i, 'height': SIZE[0], 'width': SIZE[1]} for i in CELLS], 'annotations': annotations,
+        'images': [{'id': i, 'file_name': f'{i}.tif', 'height': SIZE[0], 'width': SIZE[1]} for i in CELLS],
+        'annotations': annotations,
         'categories': [{'id': 10, 'name': 'round'}, {'id': 20, 'name': 'long'}]}))
     return path
 
@@ -93,6 +94,27 @@ def test_a_perfect_model_scores_one_whatever_form_its_masks_have(ann_file, form)
     assert len(metrics) == 18
     assert set(metrics.values()) == {1.0}
     assert metrics['cells/AP50_dense'] == metrics['cells/AP75_cap100/long'] == 1
+
+
+def test_truth_may_have_any_form_that_training_takes(ann_file):
+    truth = json.loads(ann_file.read_text())
+    first, second, third = truth['annotations']
+    first['segmentation'] = [[2, 3, 10, 3, 10, 11, 2, 11]]
+    second['segmentation'] = [20, 3, 30, 3, 30, 13, 20, 13]
+    third['segmentation']['size'] = [30.0, 40.0]
+    for cell in truth['annotations']:
+        del cell['area'], cell['bbox']
+        cell['iscrowd'] = None
+    ann_file.write_text(json.dumps(truth))
+    assert evaluate(perfect(), ann_file=str(ann_file))['cells/AP_dense'] == 1
+
+
+def test_truth_that_training_would_refuse_is_refused(ann_file):
+    truth = json.loads(ann_file.read_text())
+    truth['annotations'][1]['segmentation']['counts'] = 'b0'
+    ann_file.write_text(json.dumps(truth))
+    with pytest.raises(CellDataError, match=r'annotation 1 of image 5\.tif: its RLE counts do not add up'):
+        evaluate(perfect(), ann_file=str(ann_file))
 
 
 def test_a_model_that_finds_nothing_scores_zero_under_its_keys(ann_file, tmp_path):
