@@ -94,10 +94,12 @@ def propagate(config):
             evaluator.ann_file = str(Path(config.data_root, dataset.ann_file))
             if 'max_dets' in evaluator:
                 evaluator.max_dets = config.max_dets
-    _set_num_classes(config.model.get('roi_head', {}), len(config.classes))
-    limits = config.model.get('test_cfg', {})
+    for head in ('roi_head', 'bbox_head', 'mask_head'):
+        _set_num_classes(config.model.get(head), len(config.classes))
+    limits = config.model.get('test_cfg') or {}
     if 'rcnn' in limits:
         limits.rcnn.max_per_img = config.max_dets
+    if limits.get('rpn'):  # models with queries have None
         limits.rpn.nms_pre = limits.rpn.max_per_img = 2 * config.max_dets
 
 

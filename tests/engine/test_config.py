@@ -1,7 +1,8 @@
 import pytest
 from conftest import REPOSITORY, TINY_CONFIG
 
-from cellseg_mm.engine.config import load_config, parse_options
+from cellseg_mm.engine.config import load_config, parse_options, propagate
+from cellseg_mm.engine.preflight import canvas_parts
 from cellseg_mm.errors import UserError
 
 CONFIGS = sorted((REPOSITORY / 'configs').glob('*.py'))
@@ -73,6 +74,23 @@ def test_max_dets_reaches_every_limit():
     assert config.model.test_cfg.rcnn.max_per_img == 700
     assert config.model.test_cfg.rpn.nms_pre == config.model.test_cfg.rpn.max_per_img == 1400
     assert config.val_evaluator.max_dets == 700
+
+
+def test_classes_and_limits_reach_models_without_proposals():
+    config = load_config(TINY_CONFIG)
+    config.model = dict(type='CellQueryInst', roi_head=dict(bbox_head=[dict(num_classes=80)] * 2),
+                        test_cfg=dict(rpn=None, rcnn=dict(max_per_img=100)))
+    propagate(config)
+    assert [head.num_classes for head in config.model.roi_head.bbox_head] == [4, 4]
+    assert config.model.test_cfg.to_dict() == dict(rpn=None, rcnn=dict(max_per_img=50))
+    config.model = dict(type='CellCondInst', bbox_head=dict(num_classes=80), mask_head=dict(num_classes=80))
+    propagate(config)
+    assert config.model.bbox_head.num_classes == config.model.mask_head.num_classes == 4
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_no_config_builds_canvases(path):
+    assert canvas_parts(load_config(path)) == {}
 
 
 def test_the_published_recipe_is_kept():

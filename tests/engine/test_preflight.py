@@ -6,7 +6,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 import torch
 
-from cellseg_mm.engine.preflight import check_data, check_work_dir, drop_pretrained, fetch_pretrained
+from cellseg_mm.engine.preflight import canvas_parts, check_data, check_work_dir, drop_pretrained, fetch_pretrained
+from cellseg_mm.engine.runner import CellRunner
 from cellseg_mm.errors import UserError
 
 
@@ -60,6 +61,24 @@ def test_annotations_that_are_no_json_are_refused(tiny_config, tmp_path):
     tiny_config.data_root = str(tmp_path)
     with pytest.raises(UserError, match='this is not JSON; run'):
         check_data(tiny_config, ('train', ))
+
+
+def test_parts_that_build_canvases_are_named_with_ours(tiny_config):
+    tiny_config.model.type = 'mmdet.MaskRCNN'
+    tiny_config.model.roi_head.mask_head.type = 'FCNMaskHead'
+    tiny_config.model.train_cfg.rcnn.assigner.type = 'MaxIoUAssigner'
+    tiny_config.train_dataloader.dataset.pipeline[1].type = 'LoadAnnotations'
+    assert canvas_parts(tiny_config) == dict(
+        MaskRCNN='CellMaskRCNN', FCNMaskHead='CellMaskHead', MaxIoUAssigner='LocalMaxIoUAssigner',
+        LoadAnnotations='LoadCellAnnotations')
+
+
+def test_a_run_warns_of_parts_that_build_canvases(tiny_config, tmp_path):
+    tiny_config.work_dir = str(tmp_path)
+    tiny_config.model.roi_head.mask_head.type = 'FCNMaskHead'
+    CellRunner.from_cfg(tiny_config)
+    log, = tmp_path.rglob('*.log')
+    assert 'takes memory and time: use CellMaskHead for FCNMaskHead in the config' in log.read_text()
 
 
 def test_a_work_dir_that_cannot_be_made_is_named(tmp_path):
