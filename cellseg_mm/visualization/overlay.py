@@ -226,7 +226,8 @@ def write_comparisons(ground_truth, results, image_root, out_dir, score_thr=0.5,
     """Write a PNG for each of the most telling images: image, ground truth (where there is any) and prediction.
 
     Args:
-        ground_truth (dict): COCO: `images`, `annotations` with RLE, `categories`.
+        ground_truth (dict): As `read_cells` gives it: `images`, `annotations` with RLE, `categories`. Crowds are left
+            out.
         results (list[dict]): COCO results: image_id, category_id, score, segmentation RLE.
         image_root (str | Path): The folder that file names are relative to.
         out_dir (str | Path): Where to write; a file is named after its rank and its image.
@@ -245,7 +246,8 @@ def write_comparisons(ground_truth, results, image_root, out_dir, score_thr=0.5,
     colours = class_colours(len(classes))
     true, found = defaultdict(list), defaultdict(list)
     for annotation in ground_truth['annotations']:
-        true[annotation['image_id']].append(annotation)
+        if not annotation.get('iscrowd'):
+            true[annotation['image_id']].append(annotation)
     for result in results:
         if result['score'] >= score_thr:
             found[result['image_id']].append(result)

@@ -187,6 +187,14 @@ def test_images_without_ground_truth_show_their_predictions_alone(coco, tmp_path
     assert len(overlay.write_comparisons(coco | {'annotations': []}, [], tmp_path, tmp_path / 'c')) == 3
 
 
+def test_crowds_are_not_drawn_as_cells(coco, tmp_path):
+    crowd = dict(coco['annotations'][0], category_id=1, iscrowd=1, segmentation=rle_of(np.ones((40, 64))))
+    without, drawn = (
+        overlay.write_comparisons(coco | {'annotations': annotations}, [], tmp_path, tmp_path / str(len(annotations)))
+        for annotations in (coco['annotations'], [*coco['annotations'], crowd]))
+    assert [path.read_bytes() for path in without] == [path.read_bytes() for path in drawn]
+
+
 def test_an_image_of_another_size_than_its_masks_is_refused(coco, tmp_path):
     cv2.imwrite(str(tmp_path / 'train/rare/image.png'), white(41, 64))
     with pytest.raises(CellDataError, match=re.escape('is 64 x 41 pixels, its annotations are for 64 x 40')):
