@@ -57,6 +57,9 @@ def _mendable(error):
                 'train_dataloader.batch_size=1')
     if 'killed by signal: Bus error' in str(error):
         return 'too little shared memory for data loading processes: add --cfg-options train_dataloader.num_workers=0'
+    if 'killed by signal: Killed' in str(error):
+        return ('memory ran out, and the system ended a data loading process: try a smaller batch and fewer processes, '
+                '--cfg-options train_dataloader.batch_size=1 train_dataloader.num_workers=1')
     return _from_worker(error)
 
 

@@ -34,6 +34,9 @@ def run(main, capsys):
      'error: out.pth: the disk is full: free some space, or name another folder\n'),
     (PermissionError(errno.EACCES, 'denied', 'out'),
      'error: out: permission denied: name a folder that you may write to\n'),
+    (RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed. '), (
+        'error: memory ran out, and the system ended a data loading process: try a smaller batch and fewer processes, '
+        '--cfg-options train_dataloader.batch_size=1 train_dataloader.num_workers=1\n')),
     (OutOfMemoryError('CUDA'), (
         'error: the GPU has too little memory: try --amp, or a smaller batch by --cfg-options '
         'train_dataloader.batch_size=1\n')),
