@@ -20,7 +20,7 @@ max_dets = 100
 model = dict()
 pipeline = [
     dict(type='LoadTiffImage'),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='LoadCellAnnotations'),
     dict(type='Resize', scale_factor=2.0),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
