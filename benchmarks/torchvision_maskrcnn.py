@@ -30,6 +30,7 @@ def synchronize(device):
 
 def ours(cells, training, device):
     """What takes a scene and does the work: a training step, or a prediction down to RLEs, by our model."""
+    import torch
     from mmdet.registry import MODELS
     from mmengine.config import Config
     from mmengine.dataset import Compose
@@ -52,7 +53,8 @@ def ours(cells, training, device):
         if training:
             model.train_step(batch, optimizer)
             return 0
-        return len(model.test_step(batch)[0].pred_instances.masks.to_rles())
+        with torch.no_grad():
+            return len(model.test_step(batch)[0].pred_instances.masks.to_rles())
 
     return run
 
