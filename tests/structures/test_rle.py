@@ -125,12 +125,12 @@ def test_a_run_over_the_foot_of_a_column_is_one():
     assert encode(pixels, boxes, 3, 4) == [coco_mask.frPyObjects(rle, 3, 4)]
 
 
-def test_long_runs_of_large_images_fit():
-    # The pixels of 50,000 x 90,000 need more than 32 bits.
-    height, width = 50_000, 90_000
-    counts = [4_499_999_000, 2, 998]
+@pytest.mark.parametrize(('height', 'width'), [(50_000, 90_000), (150_000, 200_000), (2**31 - 1, 2**28)])
+def test_long_runs_of_large_images_fit(height, width):
+    # Their pixels need 33, 35 and 59 bits.
+    counts = [height * width - 1000, 2, 998]
     pixels, boxes = decode([{'size': [height, width], 'counts': counts}], height, width)
-    assert boxes.tolist() == [[89_999, 49_000, 1, 2]]
+    assert boxes.tolist() == [[width - 1, height - 1000, 1, 2]]
     rle, = encode(pixels, boxes, height, width)
     assert [array.tolist() for array in decode([rle], height, width)] == [pixels.tolist(), boxes.tolist()]
 
@@ -200,7 +200,11 @@ def test_the_first_broken_rle_is_named(counts, problem):
     assert areas.tolist() == [2, 0, 2]
 
 
-@pytest.mark.parametrize('size', [[4, 3], [3], 12, None, '34', [3, 4, 1]])
+def test_a_size_may_be_a_tuple():
+    assert decode([{'size': (3, 4), 'counts': [3, 2, 7]}], 3, 4)[1].tolist() == [[1, 0, 1, 2]]
+
+
+@pytest.mark.parametrize('size', [[4, 3], (4, 3), [3], 12, None, '34', [3, 4, 1]])
 def test_another_size_than_the_image_is_refused(size):
     with pytest.raises(ValueError, match=r'^RLE 0: its size is .*, that of the image \[3, 4\]$'):
         decode([{'size': size, 'counts': '<'}], 3, 4)
@@ -211,7 +215,7 @@ def read_slowly(counts):
     lengths, number, shift = [], 0, 0
     for byte in counts:
         bits = byte - 48
-        if not 0 <= bits < 64 or shift == 35:
+        if not 0 <= bits < 64 or shift == 60:
             return None
         number |= (bits & 31) << shift
         shift += 5
