@@ -25,10 +25,13 @@ def paste(probabilities, boxes, height, width, threshold):
             which hold all pixels that are set and may be larger.
 
     Raises:
-        ValueError: If the threshold is another: one of zero would set every pixel.
+        ValueError: If the threshold is another: one of zero would set every pixel. If there are more or fewer boxes
+            than masks.
     """
     if not 0 < threshold <= 1:
         raise ValueError(f'the threshold of masks (mask_thr_binary) is {threshold}; it has to be above 0 and at most 1')
+    if len(probabilities) != len(boxes):
+        raise ValueError(f'there are {len(probabilities)} masks for {len(boxes)} boxes')
     probabilities = np.ascontiguousarray(probabilities, np.float32)
     boxes = np.ascontiguousarray(boxes, np.float32)
     low = np.maximum(np.floor(boxes[:, :2]) - 1, 0)

@@ -25,9 +25,10 @@ def crop_and_resize(pixels, boxes, rois, inds, height, width, out_shape):
         ndarray: float32 (K, *out_shape) in [0, 1].
 
     Raises:
+        ValueError: If there are not as many RoIs as `inds`.
         IndexError: If an instance is not there.
     """
-    inds = _checked(inds, boxes)
+    inds = _checked(inds, boxes, rois)
     crops = np.empty((len(inds), *out_shape), np.float32)
     _crop(pixels, boxes, offsets_of(boxes), np.ascontiguousarray(rois, np.float32), inds, height, width,
           boxes[inds, 2:].max(initial=0), crops)
@@ -47,16 +48,19 @@ def sample_points(pixels, boxes, points, inds):
         ndarray: float32 (K, M) in [0, 1].
 
     Raises:
+        ValueError: If there are not points for each of `inds`.
         IndexError: If an instance is not there.
     """
-    inds = _checked(inds, boxes)
+    inds = _checked(inds, boxes, points)
     values = np.empty(points.shape[:2], np.float32)
     _sample(pixels, boxes, offsets_of(boxes), np.ascontiguousarray(points, np.float32), inds, values)
     return values
 
 
-def _checked(inds, boxes):
+def _checked(inds, boxes, places):
     inds = np.ascontiguousarray(inds, np.int64)
+    if len(inds) != len(places):
+        raise ValueError(f'{len(inds)} instances are asked for at {len(places)} places')
     if len(inds) and not 0 <= inds.min() <= inds.max() < len(boxes):
         raise IndexError(f'there are {len(boxes)} instances, and number {inds.min()} or {inds.max()} is asked for')
     return inds

@@ -122,3 +122,9 @@ def test_the_rows_of_a_transposed_tensor_are_read_in_its_own_order():
 def test_thresholds_that_no_probability_can_cross_are_refused(threshold):
     with pytest.raises(ValueError, match='has to be above 0 and at most 1'):
         paste(np.zeros((0, 28, 28), np.float32), np.zeros((0, 4), np.float32), 20, 20, threshold)
+
+
+@pytest.mark.parametrize('count', [0, 1, 3])
+def test_each_box_needs_its_mask(count):
+    with pytest.raises(ValueError, match=f'{count} masks for 2 boxes'):
+        paste(np.ones((count, 28, 28), np.float32), np.float32([(0, 0, 9, 9)] * 2), 20, 20, 0.5)

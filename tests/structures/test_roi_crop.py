@@ -115,6 +115,14 @@ def test_an_instance_that_is_not_there_is_refused(ind):
         crop_and_resize(*SQUARE, np.float32([(0, 0, 4, 4)]), [ind], 4, 4, (7, 7))
 
 
+@pytest.mark.parametrize('inds', [[], [0], [0, 0, 0]])
+def test_each_place_needs_its_instance(inds):
+    with pytest.raises(ValueError, match=f'{len(inds)} instances are asked for at 2 places'):
+        crop_and_resize(*SQUARE, np.zeros((2, 4), np.float32), inds, 4, 4, (7, 7))
+    with pytest.raises(ValueError, match=f'{len(inds)} instances are asked for at 2 places'):
+        sample_points(*SQUARE, np.zeros((2, 5, 2), np.float32), inds)
+
+
 @settings(max_examples=100, deadline=None)
 @given(scenes(), st.lists(st.tuples(COORDINATES, COORDINATES), min_size=1, max_size=20), st.integers(0, 4))
 def test_points_are_interpolated_as_on_the_canvas(scene, points, ind):
