@@ -37,16 +37,17 @@ class LocalMasks(BaseInstanceMasks):
         width (int): Columns of the canvas.
 
     Raises:
-        ValueError: If a box reaches outside the canvas, or pixels and boxes do not fit each other.
+        ValueError: If boxes are not int (N, 4), one reaches outside the canvas, or pixels and boxes do not fit each
+            other.
     """
 
     def __init__(self, pixels, boxes, height, width):
         boxes = np.asarray(boxes)
-        boxes = boxes.reshape(0, 4) if not boxes.size else boxes
-        if boxes.ndim != 2 or boxes.shape[1] != 4:
-            raise ValueError(f'boxes have the shape {boxes.shape}, not (N, 4)')
-        stops = boxes[:, :2].astype(np.int64) + boxes[:, 2:]
-        outside = (boxes < 0).any(1) | (stops > (width, height)).any(1)
+        boxes = boxes if boxes.size else np.zeros((0, 4), np.int64)
+        if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype.kind not in 'iu':
+            raise ValueError(f'boxes are {boxes.dtype} of the shape {boxes.shape}, not int (N, 4)')
+        boxes = boxes.astype(np.int64)
+        outside = (boxes < 0).any(1) | (boxes[:, 2:] > (width, height) - boxes[:, :2]).any(1)
         if outside.any():
             first = int(outside.argmax())
             raise ValueError(f'the box {boxes[first].tolist()} (x, y, width, height) of instance {first} reaches '
@@ -174,7 +175,7 @@ class LocalMasks(BaseInstanceMasks):
             index = index.cpu().numpy()
         elif isinstance(index, list):
             index = np.array(index, np.int64 if not index else None)
-        indices = np.atleast_1d(np.arange(len(self))[index])
+        indices = np.ascontiguousarray(np.arange(len(self))[index])  # also makes an array of one number
         boxes = self.boxes[indices]
         pixels = bitmaps.take(self.pixels, self.offsets, indices, bitmaps.offsets_of(boxes))
         return self._tight(pixels, boxes, self.height, self.width)

@@ -261,8 +261,12 @@ def test_tensors_and_other_masks_are_taken_as_they_are():
     ([2, 0, 3, 1], 'instance 0 reaches outside the canvas of 4 x 4'),
     ([-1, 0, 3, 1], 'instance 0 reaches outside'),
     ([0, 2**31 - 1, 3, 1], 'instance 0 reaches outside'),
+    ([2**62, 0, 2**62, 1], 'instance 0 reaches outside'),
+    (np.uint64([0, 0, 2**64 - 3, 1]), 'instance 0 reaches outside'),
     ([0, 0, 2, 1], 'there are 3 pixels for boxes of 2'),
-    ([[[0]]], 'have the shape'),
+    ([[[0]]], r'of the shape \(1, 1, 1, 1\), not int \(N, 4\)'),
+    ([0.5, 0, 3, 1], 'boxes are float64'),
+    ([float('nan'), 0, 3, 1], 'boxes are float64'),
 ])
 def test_boxes_that_cannot_be_are_refused(box, message):
     with pytest.raises(ValueError, match=message):
