@@ -59,10 +59,19 @@ class LoadCellAnnotations(LoadAnnotations):
 
     def _load_masks(self, results):
         height, width = results['ori_shape']
-        masks = [instance['mask'] for instance in results['instances']]
+        instances = results['instances']
         try:
-            rles = [encode_segmentation(mask, height, width) if isinstance(mask, list) else mask for mask in masks]
+            rles = [_as_rle(instance['mask'], number, height, width) for number, instance in enumerate(instances)]
             results['gt_masks'] = LocalMasks.from_rles(rles, height, width)
         except ValueError as error:
-            raise CellDataError(results['img_path'], f'of its {len(masks)} annotations, counted from 0: {error}',
+            raise CellDataError(results['img_path'], f'of its {len(instances)} annotations, counted from 0: {error}',
                                 'run tools/prepare_data.py again') from error
+
+
+def _as_rle(mask, number, height, width):
+    if not isinstance(mask, list):
+        return mask  # decoded with all others at once
+    try:
+        return encode_segmentation(mask, height, width)
+    except ValueError as error:
+        raise ValueError(f'polygon {number}: {error}') from error

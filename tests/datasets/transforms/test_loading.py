@@ -66,10 +66,10 @@ def test_an_image_without_cells_has_no_masks():
 
 
 @pytest.mark.parametrize(('mask', 'message'), [
-    ({'size': [HEIGHT, WIDTH + 1], 'counts': '0'}, 'size'),
-    ({'size': [HEIGHT, WIDTH], 'counts': '11'}, 'add up'),
-    ({'size': [HEIGHT, WIDTH], 'counts': '\x7f'}, 'decoded'),
-    ([[1, 2, 3]], 'polygon'),
+    ({'size': [HEIGHT, WIDTH + 1], 'counts': '0'}, 'RLE 1: its size'),
+    ({'size': [HEIGHT, WIDTH], 'counts': '11'}, 'RLE 1: its counts do not add up'),
+    ({'size': [HEIGHT, WIDTH], 'counts': '\x7f'}, 'RLE 1: its counts cannot be decoded'),
+    ([[1, 2, 3]], 'polygon 1: a polygon is not'),
 ])
 def test_a_mask_that_cannot_be_is_named_with_its_image(mask, message):
     results = item(blobs())
