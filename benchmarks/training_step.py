@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import scenes
-from measure import free_memory, machine
+from measure import free_memory, machine, register
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs/cell_maskrcnn.py'
 SCENES = ((150, 500), (600, 1000), (1500, 1800))
@@ -29,14 +29,9 @@ def build(stock):
     """The model of the config in training mode, and its optimizer."""
     import torch
     from mmdet.registry import MODELS
-    from mmdet.utils import register_all_modules
     from mmengine.config import Config
     from mmengine.optim import build_optim_wrapper
-
-    import cellseg_mm.register  # noqa: F401
-    from cellseg_mm.models.roi_heads import mask_heads  # noqa: F401
-    from cellseg_mm.models.task_modules import local_max_iou_assigner  # noqa: F401
-    register_all_modules()
+    register()
     config = Config.fromfile(CONFIG)
     config.model.backbone.init_cfg = None
     if stock:

@@ -9,8 +9,6 @@ from mmengine.config import Config
 import cellseg_mm.register  # noqa: F401
 from cellseg_mm.datasets.synthetic import make_cells_image
 from cellseg_mm.engine.config import load_config
-from cellseg_mm.models.roi_heads import mask_heads  # noqa: F401
-from cellseg_mm.models.task_modules import local_max_iou_assigner  # noqa: F401
 from cellseg_mm.structures.local_masks import LocalMasks
 
 from mmdet.registry import MODELS  # isort: skip (after cellseg_mm)
