@@ -150,6 +150,25 @@ def assert_nearly_same(local, stock, before):
     assert (differing <= 1 + edges // 50).all()
 
 
+@pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(
+    not torch.cuda.is_available(), reason='there is no CUDA device'))])
+def test_cropped_to_proposals_they_are_as_bitmap_masks_on_every_device(device):
+    rng = np.random.default_rng(0)
+    stock, local = pair(rng.random((5, 40, 50)) < 0.7)
+    corners = rng.uniform(-5, 40, (30, 2))
+    boxes = torch.from_numpy(np.hstack([corners, corners + rng.uniform(1, 30, (30, 2))])).float().to(device)
+    inds = torch.from_numpy(rng.integers(0, 5, 30)).to(device)
+    for places in (boxes, inds), (boxes.cpu().numpy(), inds.cpu().numpy()):
+        ours, theirs = (each.crop_and_resize(places[0], (14, 9), places[1], device) for each in (local, stock))
+        shares, expected = (each.crop_and_resize(places[0], (14, 9), places[1], device, binarize=False).masks
+                            for each in (local, stock))
+        assert isinstance(ours, BitmapMasks)
+        assert ours.masks.dtype == theirs.masks.dtype == bool
+        assert theirs.masks.any()
+        np.testing.assert_allclose(shares, expected, rtol=0, atol=1e-5)
+        assert np.abs(expected[ours.masks != theirs.masks] - 0.5).max(initial=0) < 1e-4
+
+
 @given(scenes())
 def test_rles_are_those_of_pycocotools_and_come_back(masks):
     local = LocalMasks.from_bitmaps(masks)
