@@ -36,7 +36,7 @@ def run(main):
         # The reader of our output (head, less) went away; pointing stdout elsewhere keeps Python's exit quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         message = _mendable(error)
         if message is None:
             raise
@@ -55,6 +55,9 @@ def _mendable(error):
     if type(error).__name__ == 'OutOfMemoryError':
         return ('the GPU has too little memory: try --amp, or a smaller batch by --cfg-options '
                 'train_dataloader.batch_size=1')
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return ('memory ran out: try smaller images or crops, or a smaller batch by --cfg-options '
+                'train_dataloader.batch_size=1')
     if 'killed by signal: Bus error' in str(error):
         return 'too little shared memory for data loading processes: add --cfg-options train_dataloader.num_workers=0'
     if 'killed by signal: Killed' in str(error):
@@ -65,7 +68,7 @@ def _mendable(error):
 
 def _from_worker(error):
     # PyTorch hands on what a data loading process raised as the text of its traceback.
-    lines = re.findall(r'^cellseg_mm\.errors\.\w+: (.*)', str(error), re.MULTILINE)
+    lines = re.findall(r'^cellseg_mm\.[\w.]+Error: (.*)', str(error), re.MULTILINE)
     return lines[-1] if lines else None
 
 

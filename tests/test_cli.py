@@ -40,12 +40,28 @@ def run(main, capsys):
     (OutOfMemoryError('CUDA'), (
         'error: the GPU has too little memory: try --amp, or a smaller batch by --cfg-options '
         'train_dataloader.batch_size=1\n')),
+    *[(error, 'error: memory ran out: try smaller images or crops, or a smaller batch by --cfg-options '
+       'train_dataloader.batch_size=1\n')
+      for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"))],
 ])
 def test_what_the_user_can_mend_is_one_line_and_exit_status_2(error, line, capsys):
     assert run(raising(error), capsys) == (2, line)
 
 
-def test_a_broken_file_met_by_a_data_loading_process_is_one_line(capsys):
+def fails_to_read():
+    raise CellDataError('a.tif', 'it is empty', 'write it again')
+
+
+def reaches_for_canvases():
+    from cellseg_mm.structures.local_masks import LocalMasks
+    return LocalMasks.empty(1, 1).masks
+
+
+@pytest.mark.parametrize(('read', 'line'), [
+    (fails_to_read, 'error: a.tif: it is empty; write it again\n'),
+    (reaches_for_canvases, "error: LocalMasks have no array 'masks'"),
+])
+def test_what_a_data_loading_process_meets_is_one_line(read, line, capsys):
     from torch.utils.data import DataLoader
 
     class Broken:
@@ -53,10 +69,12 @@ def test_a_broken_file_met_by_a_data_loading_process_is_one_line(capsys):
             return 1
 
         def __getitem__(self, index):
-            raise CellDataError('a.tif', 'it is empty', 'write it again')
+            return read()
 
-    assert run(lambda: list(DataLoader(Broken(), num_workers=1)), capsys) == (
-        2, 'error: a.tif: it is empty; write it again\n')
+    status, message = run(lambda: list(DataLoader(Broken(), num_workers=1)), capsys)
+    assert status == 2
+    assert message.startswith(line)
+    assert message.count('\n') == 1
 
 
 @pytest.mark.parametrize('error', [ValueError('a bug'), RuntimeError('a bug'), OSError('a bug')])
