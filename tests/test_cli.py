@@ -40,8 +40,8 @@ def run(main, capsys):
     (OutOfMemoryError('CUDA'), (
         'error: the GPU has too little memory: try --amp, or a smaller batch by --cfg-options '
         'train_dataloader.batch_size=1\n')),
-    *[(error, 'error: memory ran out: try smaller images or crops, or a smaller batch by --cfg-options '
-       'train_dataloader.batch_size=1\n')
+    *[(error, ('error: memory ran out: try smaller images or crops, or a smaller batch by --cfg-options '
+               'train_dataloader.batch_size=1\n'))
       for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"))],
 ])
 def test_what_the_user_can_mend_is_one_line_and_exit_status_2(error, line, capsys):

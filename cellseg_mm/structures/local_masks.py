@@ -335,6 +335,8 @@ class LocalMasks(BaseInstanceMasks):
             border_value (int): 0, the only one that leaves the masks what they are.
             interpolation (str): Of offsets that are not whole; what comes out at half or more is set.
         """
+        if direction not in ('horizontal', 'vertical', 'both'):
+            raise ValueError(f"masks are moved 'horizontal', 'vertical' or 'both', not '{direction}'")
         dx, dy = {'horizontal': (offset, 0), 'vertical': (0, offset), 'both': offset}[direction]
         masks = self._window(0, 0, *out_shape)
         if dx == int(dx) and dy == int(dy):
@@ -345,6 +347,8 @@ class LocalMasks(BaseInstanceMasks):
     def shear(self, out_shape, magnitude, direction='horizontal', border_value=0, interpolation='bilinear'):
         """Shear by `magnitude` pixels a pixel, 'horizontal' or 'vertical'; `out_shape` is that of the canvas."""
         self._check_shape(out_shape)
+        if direction not in ('horizontal', 'vertical'):
+            raise ValueError(f"masks are sheared 'horizontal' or 'vertical', not '{direction}'")
         matrix = {'horizontal': [[1, magnitude, 0], [0, 1, 0]], 'vertical': [[1, 0, 0], [magnitude, 1, 0]]}[direction]
         return self._warp(np.float64(matrix), border_value, interpolation)
 

@@ -300,7 +300,9 @@ def test_boxes_that_cannot_be_are_refused(box, message):
     lambda m: m.crop(np.float32([0, 0, 2, 2])),
     lambda m: m.expand(5, 9, 0, 0),
     lambda m: m.translate((6, 6), 1, border_value=1),
+    lambda m: m.translate((6, 6), 1, direction='sideways'),
     lambda m: m.shear((6, 7), 0.5),
+    lambda m: m.shear((6, 6), 0.5, direction='both'),
     lambda m: m.rotate((6, 6), 30, border_value=255),
 ])
 def test_what_would_give_other_masks_than_asked_for_is_refused(call):
