@@ -71,11 +71,8 @@ def warm_loading(side, scene):
 def outlines(rles):
     """Polygons [[x, y, x, y, ...], ...] around each mask."""
     import cv2
-
-    from cellseg_mm.structures.rle import crop_of_rle
     polygons = []
-    for rle in rles:
-        x, y, bitmap = crop_of_rle(rle)
+    for x, y, bitmap in scenes.crops_of(rles):
         rings = cv2.findContours(bitmap, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(x, y))[0]
         polygons.append([ring.ravel().tolist() for ring in rings if len(ring) > 2] or [[x, y, x + 1, y, x, y + 1]])
     return polygons
@@ -99,15 +96,13 @@ def predictions(scene):
     """What a network would give: float32 boxes (N, 4) in the resized image, logits (N, 4, 28, 28), scale factor."""
     import cv2
     import torch
-
-    from cellseg_mm.structures.rle import crop_of_rle
     rng = np.random.default_rng(0)
     height, width = scene.image.shape[:2]
     factor = min(max(SCALE) / max(height, width), min(SCALE) / min(height, width))
     boxes = scenes.xyxy_boxes(scene.rles) + rng.uniform(-1, 1, (len(scene.rles), 4))
     logits = rng.normal(0, 0.5, (len(boxes), scenes.CLASSES, *MASK_SIZE))
-    for i, rle in enumerate(scene.rles):
-        logits[i, scene.labels[i]] += 8 * cv2.resize(crop_of_rle(rle)[2], MASK_SIZE).astype(float) - 4
+    for i, (_, _, bitmap) in enumerate(scenes.crops_of(scene.rles)):
+        logits[i, scene.labels[i]] += 8 * cv2.resize(bitmap, MASK_SIZE).astype(float) - 4
     return torch.tensor(boxes * factor).float(), torch.tensor(logits).float(), (factor, factor)
 
 

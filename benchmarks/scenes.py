@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from cellseg_mm.structures.rle import crop_of_rle, encode_label_map, with_text_counts
+from cellseg_mm.structures.local_masks import LocalMasks
+from cellseg_mm.structures.rle import encode_label_map, with_text_counts
 
 CLASSES = 4
 TISSUE, NUCLEUS = np.array([210, 180, 228]), np.array([150, 85, 118])  # BGR
@@ -92,8 +93,7 @@ def true_scene(ground_truth, image_id):
     order = sorted(category['id'] for category in ground_truth['categories'])
     rng = np.random.default_rng(image_id)
     image = np.tile(TISSUE.astype(float), (info['height'], info['width'], 1))
-    for cell in annotations:
-        x, y, bitmap = crop_of_rle(cell['segmentation'])
+    for x, y, bitmap in crops_of([cell['segmentation'] for cell in annotations]):
         image[y:y + bitmap.shape[0], x:x + bitmap.shape[1]][bitmap > 0] = NUCLEUS * rng.normal(1, 0.15)
     return (_photograph(rng, image), [with_text_counts(cell['segmentation']) for cell in annotations],
             np.array([order.index(cell['category_id']) for cell in annotations], np.int64))
@@ -103,6 +103,11 @@ def _photograph(rng, image):
     """Float (H, W, 3) to uint8 with the noise of a camera."""
     noise = rng.normal(0, 6, image.shape[:2])[..., None]
     return np.rint(image + noise).clip(0, 255).astype(np.uint8)
+
+
+def crops_of(rles):
+    """Each mask as (x, y, bitmap), uint8 (h, w) from its upper left pixel on."""
+    return LocalMasks.from_rles(rles, *rles[0]['size']).crops() if rles else []
 
 
 def rles_of(labels):

@@ -1,8 +1,9 @@
 """Label maps of cells from and to what COCO annotations hold; the cost grows with pixels alone."""
 import numpy as np
 
+from cellseg_mm.structures.bitmaps import runs
 from cellseg_mm.structures.compiled import compiled
-from cellseg_mm.structures.rle import decode, measure, runs, with_text_counts
+from cellseg_mm.structures.rle import decode, measure, with_text_counts
 
 
 def compact_label_map(labels):

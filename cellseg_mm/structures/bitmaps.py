@@ -1,4 +1,4 @@
-"""Loops over the pixels of many small bitmaps at once.
+"""Many small bitmaps at once, and the loops over their pixels.
 
 N bitmaps lie one after another in `pixels`, uint8 (P,); bitmap i begins at `offsets[i]`, int64 (N + 1,), and is the
 rows of `boxes[i]`, int32 x, y, width and height in whole pixels of its canvas. `windows` has the form of `boxes`.
@@ -13,6 +13,35 @@ def offsets_of(boxes):
     offsets = np.zeros(len(boxes) + 1, np.int64)
     np.cumsum(boxes[:, 2].astype(np.int64) * boxes[:, 3], out=offsets[1:])
     return offsets
+
+
+def label_map_bitmaps(labels):
+    """Bitmaps of the instances of a label map, in ascending order of their ids.
+
+    Args:
+        labels (ndarray): int (H, W), 0 is background; ids may have gaps and be of any size.
+
+    Returns:
+        tuple[ndarray, ndarray]: `pixels`, and `boxes`, int32 (N, 4), tight.
+    """
+    starts, lengths, values = runs(np.ascontiguousarray(labels).ravel())
+    ids, numbers = np.unique(values, return_inverse=True)
+    # Background is numbered -1, what follows it in order one lower than here.
+    background = np.searchsorted(ids, 0)
+    present = background < len(ids) and ids[background] == 0
+    if present:
+        numbers = np.where(numbers == background, -1, numbers - (numbers > background))
+    parts = starts, starts + lengths, numbers, labels.shape[1]
+    boxes = boxes_of_runs(*parts, len(ids) - present)
+    return fill_runs(*parts, boxes, offsets_of(boxes)), boxes
+
+
+def runs(flat):
+    """Starts, lengths and values, each (R,), of the runs of equal values in a flat array."""
+    if not flat.size:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), flat
+    starts = np.append(0, np.flatnonzero(flat[1:] != flat[:-1]) + 1)
+    return starts, np.diff(starts, append=flat.size), flat[starts]
 
 
 @compiled

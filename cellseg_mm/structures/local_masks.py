@@ -118,7 +118,7 @@ class LocalMasks(BaseInstanceMasks):
         Args:
             labels (ndarray): int (H, W), 0 is background; ids may have gaps and be of any size.
         """
-        return cls._tight(*rle.label_map_bitmaps(labels), *labels.shape)
+        return cls._tight(*bitmaps.label_map_bitmaps(labels), *labels.shape)
 
     def to_label_map(self):
         """Label map: int32 (H, W), i + 1 where instance i is, 0 elsewhere; where instances overlap, the later one."""

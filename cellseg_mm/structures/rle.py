@@ -82,29 +82,8 @@ def encode(pixels, boxes, height, width):
 
 
 def encode_label_map(labels):
-    """RLEs of the instances of a label map, in ascending order of their ids; see `label_map_bitmaps`."""
-    return encode(*label_map_bitmaps(labels), *labels.shape)
-
-
-def label_map_bitmaps(labels):
-    """Bitmaps of the instances of a label map, in ascending order of their ids.
-
-    Args:
-        labels (ndarray): int (H, W), 0 is background; ids may have gaps and be of any size.
-
-    Returns:
-        tuple[ndarray, ndarray]: `pixels` and `boxes`, as `decode` gives them.
-    """
-    starts, lengths, values = runs(np.ascontiguousarray(labels).ravel())
-    ids, numbers = np.unique(values, return_inverse=True)
-    # Background is numbered -1, what follows it in order one lower than here.
-    background = np.searchsorted(ids, 0)
-    present = background < len(ids) and ids[background] == 0
-    if present:
-        numbers = np.where(numbers == background, -1, numbers - (numbers > background))
-    parts = starts, starts + lengths, numbers, labels.shape[1]
-    boxes = bitmaps.boxes_of_runs(*parts, len(ids) - present)
-    return bitmaps.fill_runs(*parts, boxes, bitmaps.offsets_of(boxes)), boxes
+    """RLEs of the instances of a label map, in ascending order of their ids; see `bitmaps.label_map_bitmaps`."""
+    return encode(*bitmaps.label_map_bitmaps(labels), *labels.shape)
 
 
 def encode_segmentation(segmentation, height, width):
@@ -141,25 +120,11 @@ def encode_segmentation(segmentation, height, width):
     return coco_mask.merge(coco_mask.frPyObjects([p.tolist() for p in points], height, width))
 
 
-def crop_of_rle(rle):
-    """Bitmap of one RLE: x and y of its upper left pixel, and uint8 (h, w); (0, 0) for an empty mask."""
-    pixels, ((x, y, width, height), ) = decode([rle], *rle['size'])
-    return int(x), int(y), pixels.reshape(height, width)
-
-
 def with_text_counts(rle):
     """Return an RLE with its counts as text, as JSON needs them."""
     counts = rle['counts']
     return {'size': [int(side) for side in rle['size']],
             'counts': counts.decode('ascii') if isinstance(counts, bytes) else counts}
-
-
-def runs(flat):
-    """Starts, lengths and values, each (R,), of the runs of equal values in a flat array."""
-    if not flat.size:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64), flat
-    starts = np.append(0, np.flatnonzero(flat[1:] != flat[:-1]) + 1)
-    return starts, np.diff(starts, append=flat.size), flat[starts]
 
 
 def _parse(rles, height, width):

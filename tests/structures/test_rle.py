@@ -12,7 +12,6 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco_mask
 
 from cellseg_mm.structures.rle import (
-    crop_of_rle,
     decode,
     encode,
     encode_label_map,
@@ -271,15 +270,6 @@ def test_bitmaps_that_do_not_fit_are_not_encoded(boxes, problem):
 @given(label_maps)
 def test_every_instance_is_encoded_as_pycocotools_encodes_its_mask(labels):
     assert encode_label_map(labels) == rles_of([labels == value for value in np.unique(labels[labels != 0])])
-
-
-@given(masks)
-def test_a_cropped_rle_is_what_pycocotools_decodes(mask):
-    x, y, bitmap = crop_of_rle(text_rle_of(mask))
-    pasted = np.zeros_like(mask)
-    pasted[y:y + bitmap.shape[0], x:x + bitmap.shape[1]] = bitmap
-    np.testing.assert_array_equal(pasted, mask)
-    assert [x, y, *bitmap.shape[::-1]] == tight_boxes([mask])[0]
 
 
 MASK = np.array([[0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]], np.uint8)
