@@ -83,7 +83,7 @@ def step(cells, side, stock, room):
         raise
     seconds = time.perf_counter() - started
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return seconds, peak, {name: float(value) for name, value in losses.items()}
+    return seconds, peak, {name: float(value.detach()) for name, value in losses.items()}
 
 
 def in_a_process(*args):
