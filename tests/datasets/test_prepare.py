@@ -491,7 +491,9 @@ class TestWorkers:
         os.mkfifo(pipe)
         process = subprocess.Popen(
             [sys.executable, 'tools/prepare_data.py', course, '--workers', '2'], cwd=REPOSITORY, start_new_session=True,
-            env=ENV, stderr=subprocess.PIPE, text=True)
+            env=ENV, stderr=subprocess.PIPE, text=True,
+            # Where the tests run in the background of a shell, interrupts are ignored, and so by what they start.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # noqa: PLW1509
         # Opening the other end returns only once a worker reads.
         writer = os.open(pipe, os.O_WRONLY)
         try:
