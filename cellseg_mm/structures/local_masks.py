@@ -411,7 +411,7 @@ class LocalMasks(BaseInstanceMasks):
 
 
 class _NoCanvasError(UserError, AttributeError):
-    pass
+    """One line for the user, and 'no' for `hasattr`."""
 
 
 def as_local_masks(masks, height, width):
