@@ -15,6 +15,15 @@ def offsets_of(boxes):
     return offsets
 
 
+def tighten(pixels, boxes):
+    """The same bitmaps within tight boxes: pixels and boxes."""
+    offsets = offsets_of(boxes)
+    tight = tight_boxes(pixels, boxes, offsets)
+    if np.array_equal(tight, boxes):
+        return pixels, boxes
+    return cut(pixels, boxes, offsets, tight, offsets_of(tight)), tight
+
+
 def label_map_bitmaps(labels):
     """Bitmaps of the instances of a label map, in ascending order of their ids.
 

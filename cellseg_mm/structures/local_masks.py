@@ -56,32 +56,23 @@ class LocalMasks(BaseInstanceMasks):
         pixels = np.not_equal(pixels, 0).view(np.uint8).ravel()
         if len(pixels) != (size := bitmaps.offsets_of(boxes)[-1]):
             raise ValueError(f'there are {len(pixels)} pixels for boxes of {size}')
-        self._set(pixels, boxes, height, width)
+        self._keep(*bitmaps.tighten(pixels, boxes), height, width)
 
-    def _set(self, pixels, boxes, height, width):
-        offsets = bitmaps.offsets_of(boxes)
-        tight = bitmaps.tight_boxes(pixels, boxes, offsets)
-        if not np.array_equal(tight, boxes):
-            tight_offsets = bitmaps.offsets_of(tight)
-            pixels = bitmaps.cut(pixels, boxes, offsets, tight, tight_offsets)
-            boxes, offsets = tight, tight_offsets
-        self.pixels, self.boxes, self.offsets = pixels, boxes, offsets
+    def _keep(self, pixels, boxes, height, width):
+        self.pixels, self.boxes, self.offsets = pixels, boxes, bitmaps.offsets_of(boxes)
         self.height, self.width = int(height), int(width)
 
     @classmethod
-    def _of(cls, pixels, boxes, height, width):
-        """Without the checks, for pixels and boxes that our own functions made."""
+    def _tight(cls, pixels, boxes, height, width):
+        """Without checks, for what our own functions made in boxes that are tight."""
         masks = cls.__new__(cls)
-        masks._set(pixels, boxes, height, width)
+        masks._keep(pixels, boxes, height, width)
         return masks
 
     @classmethod
-    def _tight(cls, pixels, boxes, height, width):
-        """Without a look at the pixels, for boxes that are known to be tight."""
-        masks = cls.__new__(cls)
-        masks.pixels, masks.boxes, masks.offsets = pixels, boxes, bitmaps.offsets_of(boxes)
-        masks.height, masks.width = int(height), int(width)
-        return masks
+    def _of(cls, pixels, boxes, height, width):
+        """Without checks, for what our own functions made."""
+        return cls._tight(*bitmaps.tighten(pixels, boxes), height, width)
 
     @classmethod
     def empty(cls, height, width):
