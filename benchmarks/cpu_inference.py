@@ -9,12 +9,10 @@ import statistics
 import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from measure import machine, register
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 WAYS = 'float32', 'channels-last', 'bfloat16'
 PARTS = 'backbone', 'neck', 'rpn_head', 'roi_head.bbox_head', 'roi_head.mask_head'
 MAX_DIFFERENCE = 0.002  # of AP50, for what is on by default

@@ -31,6 +31,12 @@ def median_seconds(function, repeats=5):
     return statistics.median(seconds)
 
 
+def in_a_process(function, *args):
+    """What a function of a module's top level returns in a fresh process."""
+    with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
+        return pool.submit(function, *args).result()
+
+
 def peak_memory(prepare, *args):
     """Bytes that a call takes at its highest, over what its process holds before, in a fresh process.
 
@@ -41,8 +47,7 @@ def peak_memory(prepare, *args):
         prepare (Callable): Of a module's top level; returns the function to call, having warmed it up.
         *args: Of `prepare`.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
-        return pool.submit(_peak, prepare, args).result()
+    return in_a_process(_peak, prepare, args)
 
 
 def _peak(prepare, args):

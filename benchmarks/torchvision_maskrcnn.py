@@ -9,12 +9,10 @@ import argparse
 import resource
 import statistics
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import scenes
-from measure import machine, register
+from measure import in_a_process, machine, register
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs/cell_maskrcnn.py'
 SCENES = ((150, 500), (600, 1000))
@@ -36,7 +34,6 @@ def ours(cells, training, device):
     from mmengine.dataset import Compose
     from mmengine.optim import build_optim_wrapper
     config = Config.fromfile(CONFIG)
-    config.model.type = 'CellMaskRCNN'
     config.model.backbone.init_cfg = None
     config.model.test_cfg.rpn.update(nms_pre=2 * cells, max_per_img=2 * cells)
     config.model.test_cfg.rcnn.update(max_per_img=cells, score_thr=0.0)
@@ -123,11 +120,6 @@ def measure(build, cells, side, training, device, repeats):
     return statistics.median(seconds), torch.cuda.max_memory_allocated() if device == 'cuda' else peak, found
 
 
-def in_a_process(*args):
-    with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
-        return pool.submit(measure, *args).result()
-
-
 def main():
     import torch
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -140,7 +132,8 @@ def main():
         for training in (True, False):
             what = 'training step' if training else 'inference to RLE'
             (own, own_peak, own_found), (other, other_peak, other_found) = (
-                in_a_process(build, cells, side, training, args.device, args.repeats) for build in (ours, theirs))
+                in_a_process(measure, build, cells, side, training, args.device, args.repeats)
+                for build in (ours, theirs))
             if not training and not own_found == other_found == cells:
                 raise SystemExit(f'{own_found} and {other_found} detections, not {cells}: nothing to compare')
             print(f'{cells:5} cells at {side:4} px, {what:16}: ours {own:7.2f} s, {own_peak / 1e9:5.2f} GB; '

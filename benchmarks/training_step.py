@@ -10,13 +10,11 @@ import argparse
 import resource
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import scenes
-from measure import free_memory, machine, register
+from measure import free_memory, in_a_process, machine, register
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs/cell_maskrcnn.py'
 SCENES = ((150, 500), (600, 1000), (1500, 1800))
@@ -36,9 +34,9 @@ def build(stock):
     config.model.backbone.init_cfg = None
     if stock:
         config.model.type = 'MaskRCNN'
-    config.model.roi_head.mask_head.type = 'FCNMaskHead' if stock else 'CellMaskHead'
-    for stage in ('rpn', 'rcnn'):
-        config.model.train_cfg[stage].assigner.type = 'MaxIoUAssigner' if stock else 'LocalMaxIoUAssigner'
+        config.model.roi_head.mask_head.type = 'FCNMaskHead'
+        for stage in ('rpn', 'rcnn'):
+            config.model.train_cfg[stage].assigner.type = 'MaxIoUAssigner'
     torch.manual_seed(0)
     model = MODELS.build(config.model).train()
     return model, build_optim_wrapper(model, config.optim_wrapper)
@@ -86,15 +84,10 @@ def step(cells, side, stock, room):
     return seconds, peak, {name: float(value.detach()) for name, value in losses.items()}
 
 
-def in_a_process(*args):
-    with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
-        return pool.submit(step, *args).result()
-
-
 def report(cells, side, stock):
     """Print what a scene takes; whether all is as it should be."""
     room = free_memory() - RESERVE
-    ours = in_a_process(cells, side, False, room)
+    ours = in_a_process(step, cells, side, False, room)
     if ours is None:
         print(f'{cells} cells at {side} px: ours needs more than {room / 1e9:.1f} GB')
         return False
@@ -102,7 +95,7 @@ def report(cells, side, stock):
     print(f'{cells} cells at {side} px: ours {seconds:.1f} s, peak {peak / 1e9:.2f} GB', flush=True)
     if stock:
         room = free_memory() - RESERVE
-        theirs = in_a_process(cells, side, True, room)
+        theirs = in_a_process(step, cells, side, True, room)
         if theirs is None:
             print(f'    stock needs more than the {room / 1e9:.1f} GB that are free: more than '
                   f'{room / peak:.1f} times the memory')

@@ -4,17 +4,17 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 import numpy as np
-from pycocotools import mask as coco_mask
 from rich import box
 from rich.table import Table
 from skimage.measure import label as connected_components
 
-from cellseg_mm.datasets import annotations
+from cellseg_mm.datasets.annotations import describe
 from cellseg_mm.datasets.splits import appearance_features
 from cellseg_mm.errors import CellDataError
 from cellseg_mm.io.image import read_image, read_label_map, read_pixel_size
+from cellseg_mm.structures import bitmaps
 from cellseg_mm.structures.compiled import compiled
-from cellseg_mm.structures.rle import encode_label_map, encode_segmentation
+from cellseg_mm.structures.rle import decode, encode, encode_segmentation, measure
 
 SMALL_AREA = 4  # pixels
 LARGE_AREA = 25  # times the median of the class: five times the usual diameter
@@ -81,14 +81,15 @@ def inspect(sample, classes):
     for name in classes:
         if name in sample.labels:
             try:
-                _, labels = annotations.compact_label_map(read_label_map(sample.labels[name], size))
+                labels = read_label_map(sample.labels[name], size)
             except CellDataError as error:
                 report.problems.append(error)
                 continue
-            maps.append((name, labels, encode_label_map(labels), False))
+            cells = bitmaps.label_map_bitmaps(labels)
+            maps.append((name, bitmaps.paint(*cells, *labels.shape)[0], encode(*cells, *labels.shape), False))
         elif sample.annotations and size:
             rles = _encode_all(sample, name, report)
-            labels, covered = annotations.paint(rles, *size)
+            labels, covered = bitmaps.paint(*decode(rles, *size), *size)
             maps.append((name, labels, rles, covered))
     if not report.problems:
         _describe(report, maps)
@@ -96,7 +97,7 @@ def inspect(sample, classes):
 
 
 def _encode_all(sample, name, report):
-    rles = []
+    encoded = []
     for annotation in sample.annotations:
         if annotation['category'] == name:
             where = f'{sample.image}: annotation {annotation["id"]}'
@@ -105,11 +106,11 @@ def _encode_all(sample, name, report):
             except ValueError as error:
                 report.problems.append(CellDataError(where, str(error), 'correct or remove the annotation'))
                 continue
-            if coco_mask.area(rle):
-                rles.append(rle)
-            else:
-                report.warnings.append(('annotations without a pixel, left out', where))
-    return rles
+            encoded.append((where, rle))
+    areas = measure([rle for _, rle in encoded], *report.size)[1]
+    report.warnings += [('annotations without a pixel, left out', where)
+                        for (where, _), area in zip(encoded, areas, strict=True) if not area]
+    return [rle for (_, rle), area in zip(encoded, areas, strict=True) if area]
 
 
 def _describe(report, maps):
@@ -119,7 +120,7 @@ def _describe(report, maps):
         owners += labels > 0
     touching, disconnected, overlapping = [], [], []
     for name, labels, rles, covered in maps:
-        report.cells += [{'category': name, **cell} for cell in annotations.describe(rles)]
+        report.cells += [{'category': name, **cell} for cell in describe(rles)]
         touching.append(touching_cells(labels, len(rles)) | covered)
         disconnected.append(disconnected_cells(labels, len(rles)) & ~np.asarray(covered))
         overlapping.append(_members(labels[owners > 1], len(rles)))

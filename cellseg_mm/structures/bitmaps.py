@@ -45,6 +45,24 @@ def label_map_bitmaps(labels):
     return fill_runs(*parts, boxes, offsets_of(boxes)), boxes
 
 
+def paint(pixels, boxes, height, width):
+    """Label map of bitmaps, of which later ones cover earlier ones, and which bitmaps overlap.
+
+    Args:
+        pixels (ndarray): uint8 (P,), the N bitmaps one after another.
+        boxes (ndarray): int32 (N, 4).
+        height (int): Rows of the canvas.
+        width (int): Columns of the canvas.
+
+    Returns:
+        tuple[ndarray, ndarray]: int32 (H, W), i + 1 for the pixels of bitmap i; and bool (N,), whether bitmap i shares
+            pixels with another.
+    """
+    labels, overlapping = np.zeros((height, width), np.int32), np.zeros(len(boxes) + 1, bool)
+    _paint(pixels, boxes, labels, overlapping)
+    return labels, overlapping[1:]
+
+
 def runs(flat):
     """Starts, lengths and values, each (R,), of the runs of equal values in a flat array."""
     if not flat.size:
@@ -157,15 +175,17 @@ def areas_of(pixels, offsets):
 
 
 @compiled
-def draw(pixels, boxes, offsets, canvas):
-    """Write i + 1 into the canvas, int32 (H, W), where bitmap i is set: later ones cover earlier ones."""
+def _paint(pixels, boxes, labels, overlapping):
+    source = 0
     for i in range(len(boxes)):
         x, y, width, height = boxes[i]
-        source = offsets[i]
         for row in range(y, y + height):
             for column in range(x, x + width):
                 if pixels[source]:
-                    canvas[row, column] = i + 1
+                    covered = labels[row, column]
+                    if covered:
+                        overlapping[covered] = overlapping[i + 1] = True
+                    labels[row, column] = i + 1
                 source += 1
 
 

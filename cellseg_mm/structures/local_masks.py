@@ -113,9 +113,7 @@ class LocalMasks(BaseInstanceMasks):
 
     def to_label_map(self):
         """Label map: int32 (H, W), i + 1 where instance i is, 0 elsewhere; where instances overlap, the later one."""
-        labels = np.zeros((self.height, self.width), np.int32)
-        bitmaps.draw(self.pixels, self.boxes, self.offsets, labels)
-        return labels
+        return bitmaps.paint(self.pixels, self.boxes, self.height, self.width)[0]
 
     @classmethod
     def from_bitmaps(cls, masks):
@@ -125,18 +123,16 @@ class LocalMasks(BaseInstanceMasks):
             masks (ndarray | Tensor): (N, H, W), on any device; what is not 0 is set.
         """
         count, height, width = masks.shape
-        pixels, boxes = [], []
         step = max(_CHUNK // max(height * width, 1), 1)
+        parts = [cls.empty(height, width)]
         for start in range(0, count, step):
-            chunk = masks[start:start + step] != 0
-            chunk = np.ascontiguousarray(chunk.cpu().numpy() if isinstance(chunk, torch.Tensor) else chunk)
+            chunk = masks[start:start + step]
+            if isinstance(chunk, torch.Tensor):
+                chunk = chunk.bool().cpu().numpy()
+            chunk = np.ascontiguousarray(chunk, bool)
             whole = np.tile(np.int32([0, 0, width, height]), (len(chunk), 1))
-            part = cls._of(chunk.view(np.uint8).ravel(), whole, height, width)
-            pixels.append(part.pixels)
-            boxes.append(part.boxes)
-        if not count:
-            return cls.empty(height, width)
-        return cls._tight(np.concatenate(pixels), np.concatenate(boxes), height, width)
+            parts.append(cls._of(chunk.view(np.uint8).ravel(), whole, height, width))
+        return cls.cat(parts)
 
     def crops(self):
         """Each instance as (x, y, bitmap): its upper left pixel, and a view of uint8 (h, w)."""
@@ -151,9 +147,9 @@ class LocalMasks(BaseInstanceMasks):
 
     def __iter__(self):
         """One full canvas after another, as `BitmapMasks` does: uint8 (H, W)."""
-        for x, y, bitmap in self.crops():
+        for crop in self.crops():
             canvas = np.zeros((self.height, self.width), np.uint8)
-            canvas[y:y + bitmap.shape[0], x:x + bitmap.shape[1]] = bitmap
+            _draw(canvas, *crop)
             yield canvas
 
     def __getitem__(self, index):
@@ -199,8 +195,8 @@ class LocalMasks(BaseInstanceMasks):
     def to_ndarray(self):
         """Full canvases: uint8 (N, H, W). This is the array that all else avoids."""
         canvases = np.zeros((len(self), self.height, self.width), np.uint8)
-        for canvas, (x, y, bitmap) in zip(canvases, self.crops(), strict=True):
-            canvas[y:y + bitmap.shape[0], x:x + bitmap.shape[1]] = bitmap
+        for canvas, crop in zip(canvases, self.crops(), strict=True):
+            _draw(canvas, *crop)
         return canvases
 
     def to_tensor(self, dtype, device):
@@ -411,19 +407,25 @@ def as_local_masks(masks, height, width):
     Args:
         masks (LocalMasks | BitmapMasks | PolygonMasks | ndarray | Tensor | list[dict]): Arrays and tensors (N, H, W);
             a list of COCO RLEs.
-        height (int): Rows of the canvas, where the masks do not tell.
+        height (int): Rows of the canvas, for RLEs and for arrays of no instance.
         width (int): Columns of the canvas, likewise.
     """
     if isinstance(masks, LocalMasks):
         return masks
-    if isinstance(masks, PolygonMasks):
+    if isinstance(masks, BitmapMasks | PolygonMasks):
         height, width = masks.height, masks.width
+    if isinstance(masks, PolygonMasks):
         masks = [rle.encode_segmentation([part.tolist() for part in parts], height, width) for parts in masks.masks]
-    if isinstance(masks, BitmapMasks):
+    elif isinstance(masks, BitmapMasks):
         masks = masks.masks
     if isinstance(masks, list | tuple):
-        return LocalMasks.from_rles(list(masks), height, width)
+        return LocalMasks.from_rles(masks, height, width)
+    # Heads give no detections in shapes of their own, such as (0, 28, 28).
     return LocalMasks.from_bitmaps(masks) if len(masks) else LocalMasks.empty(height, width)
+
+
+def _draw(canvas, x, y, bitmap):
+    canvas[y:y + bitmap.shape[0], x:x + bitmap.shape[1]] = bitmap
 
 
 def _nearest(size, out_size):

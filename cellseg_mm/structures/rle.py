@@ -101,9 +101,11 @@ def encode_segmentation(segmentation, height, width):
         ValueError: If it is none of these, or of another size than the image; the message says what is wrong.
     """
     if isinstance(segmentation, dict) and {'size', 'counts'} <= segmentation.keys():
-        if problem := measure([segmentation], height, width)[2]:
-            raise ValueError(f'its RLE {problem[0]}')
-        return encode(*decode([segmentation], height, width), height, width)[0]
+        edges, stops, boxes, _, problems = _parse([segmentation], height, width)
+        if problems:
+            raise ValueError(f'its RLE {problems[0]}')
+        pixels = _fill(edges, stops, boxes, bitmaps.offsets_of(boxes), height)
+        return encode(pixels, boxes, height, width)[0]
     if not isinstance(segmentation, list) or not segmentation:
         raise ValueError('it has no segmentation')
     polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]

@@ -4,33 +4,35 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco_mask
 
-from cellseg_mm.datasets.annotations import compact_label_map, describe, paint
-from cellseg_mm.structures.rle import encode_label_map
+from cellseg_mm.datasets.annotations import describe
+from cellseg_mm.structures.bitmaps import label_map_bitmaps, paint
+from cellseg_mm.structures.rle import decode, encode_label_map
 
 IDS = st.sampled_from([0, 0, 0, 1, 2, 255, 256, 70_000, 2**53 + 1, 2**63 - 1])
 label_maps = arrays(np.int64, array_shapes(min_dims=2, max_dims=2, max_side=12), elements=IDS)
 
 
 @given(label_maps)
-def test_compact_label_map_numbers_the_ids_in_order(labels):
-    ids, compact = compact_label_map(labels)
-    assert ids.tolist() == np.unique(labels[labels != 0]).tolist()
-    assert compact.dtype == np.int32
-    np.testing.assert_array_equal(np.append(0, ids)[compact], labels)
+def test_painting_a_label_map_numbers_its_ids_in_order(labels):
+    ids = np.unique(labels[labels != 0])
+    painted, overlapping = paint(*label_map_bitmaps(labels), *labels.shape)
+    assert len(overlapping) == len(ids)
+    assert painted.dtype == np.int32
+    np.testing.assert_array_equal(np.append(0, ids)[painted], labels)
 
 
 @given(label_maps)
 def test_painting_encoded_instances_gives_the_label_map_back(labels):
-    painted, overlapping = paint(encode_label_map(labels), *labels.shape)
-    np.testing.assert_array_equal(painted, compact_label_map(labels)[1])
+    painted, overlapping = paint(*decode(encode_label_map(labels), *labels.shape), *labels.shape)
+    np.testing.assert_array_equal(np.append(0, np.unique(labels[labels != 0]))[painted], labels)
     assert not overlapping.any()
 
 
 @given(arrays(bool, st.tuples(st.integers(0, 4), st.integers(1, 9), st.integers(1, 9))))
 def test_painting_finds_all_masks_that_overlap(masks):
     masks = masks[masks.any(axis=(1, 2))]
-    painted, overlapping = paint(
-        [coco_mask.encode(np.asfortranarray(mask, np.uint8)) for mask in masks], *masks.shape[1:])
+    rles = [coco_mask.encode(np.asfortranarray(mask, np.uint8)) for mask in masks]
+    painted, overlapping = paint(*decode(rles, *masks.shape[1:]), *masks.shape[1:])
     np.testing.assert_array_equal(painted > 0, masks.any(0))
     assert overlapping.tolist() == [bool((mask & (masks.sum(0) > 1)).any()) for mask in masks]
 

@@ -6,7 +6,7 @@ import torch
 from mmdet.models import detectors
 from mmdet.registry import MODELS
 
-from cellseg_mm.structures.local_masks import LocalMasks, as_local_masks
+from cellseg_mm.structures.local_masks import LocalMasks
 
 _NAMES = ('BoxInst', 'CascadeRCNN', 'CondInst', 'HybridTaskCascade', 'Mask2Former', 'MaskFormer', 'MaskRCNN',
           'MaskScoringRCNN', 'PointRend', 'QueryInst', 'RTMDet', 'SCNet', 'SOLO', 'SOLOv2', 'YOLACT')
@@ -50,7 +50,7 @@ class CellDetector:
         for sample in data_samples:
             predicted = sample.get('pred_instances', {})
             if 'masks' in predicted and not isinstance(predicted.masks, LocalMasks):
-                predicted.masks = as_local_masks(predicted.masks, *predicted.masks.shape[-2:])
+                predicted.masks = LocalMasks.from_bitmaps(predicted.masks)
         return data_samples
 
 

@@ -1,6 +1,7 @@
 """MMDetection's mask heads, with masks that stay local: `LocalMasks` out of predictions and into losses."""
 import numpy as np
 import torch
+from mmcv.ops.point_sample import rel_roi_point_to_abs_img_point
 from mmdet.models.roi_heads import mask_heads
 from mmdet.registry import MODELS
 
@@ -75,8 +76,7 @@ class CellMaskPointHead(mask_heads.MaskPointHead):
     def _get_targets_single(self, rois, rel_roi_points, pos_assigned_gt_inds, gt_instances, cfg):  # noqa: ARG002
         masks = gt_instances.masks
         masks = as_local_masks(masks, masks.height, masks.width)
-        corners = rois[:, None, 1:3]
-        points = corners + rel_roi_points * (rois[:, None, 3:5] - corners)
+        points = rel_roi_point_to_abs_img_point(rois, rel_roi_points)
         targets = sample_points(masks.pixels, masks.boxes, points.detach().float().cpu().numpy(),
                                 pos_assigned_gt_inds.cpu().numpy())
         return torch.from_numpy(targets).to(rois)

@@ -166,10 +166,11 @@ def _match(priors, gts, min_pos_iou, assign_all):
                         best[prior], nearest[prior] = iou, gt
                     if iou > gt_best[gt]:
                         gt_best[gt], gt_nearest[gt] = iou, prior
+    untouched = 0  # 1 + the last cell that no prior touches: for it all are equally good
     for gt in range(len(gts)):
         if gt_best[gt] >= min_pos_iou:
             if not assign_all:
                 low_quality[gt_nearest[gt]] = gt + 1
-            elif gt_best[gt] == 0:  # no prior touches it: all are equally good
-                low_quality = np.maximum(low_quality, gt + 1)
-    return best, nearest, low_quality
+            elif gt_best[gt] == 0:
+                untouched = gt + 1
+    return best, nearest, np.maximum(low_quality, untouched)
