@@ -1,0 +1,232 @@
+"""The true and the predicted cells of an image, side by side: what every metric here is computed from."""
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
+
+import numpy as np
+
+from cellseg_mm.errors import UserError
+from cellseg_mm.structures.compiled import compiled
+from cellseg_mm.structures.local_masks import LocalMasks
+
+
+@dataclass(frozen=True)
+class Instances:
+    """N cells of one image.
+
+    Attributes:
+        masks (LocalMasks): (N,).
+        labels (ndarray): int64 (N,), indices of classes.
+        scores (ndarray): float64 (N,); 1 for true cells.
+        boxes (ndarray): float64 (N, 4), [x, y, w, h] in pixels: the model's boxes, or the masks' where it has none.
+        crowd (ndarray): bool (N,), true regions of many cells, which any number of predictions may match.
+        ignore (ndarray): bool (N,), true cells that neither count themselves nor make their predictions wrong.
+    """
+
+    masks: LocalMasks
+    labels: np.ndarray
+    scores: np.ndarray
+    boxes: np.ndarray
+    crowd: np.ndarray
+    ignore: np.ndarray
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, chosen):
+        """Those of an index array, int (M,) or bool (N,)."""
+        return Instances(self.masks[chosen], self.labels[chosen], self.scores[chosen], self.boxes[chosen],
+                         self.crowd[chosen], self.ignore[chosen])
+
+
+@dataclass(frozen=True)
+class ImagePair:
+    """The true and the predicted cells of an image.
+
+    Attributes:
+        image_id (int): Its id in the annotations.
+        name (str): Its file name there.
+        group (str): Images of one group are not independent, as those of a patient; its own where none is known.
+        mpp (float | None): Micrometres per pixel.
+        truth (Instances): N of them.
+        predicted (Instances): M of them.
+    """
+
+    image_id: int
+    name: str
+    group: str
+    mpp: float | None
+    truth: Instances
+    predicted: Instances
+
+    @property
+    def height(self):
+        return self.truth.masks.height
+
+    @property
+    def width(self):
+        return self.truth.masks.width
+
+    @cached_property
+    def overlaps(self):
+        """`intersections` of the true masks with the predicted ones."""
+        return intersections(self.truth.masks, self.predicted.masks)
+
+    def confident(self, thresholds):
+        """The pair without doubtful predictions and without overlaps among them, as a label map would hold it.
+
+        Args:
+            thresholds (ndarray): float (C,), the least score of each class.
+
+        Returns:
+            ImagePair: The predictions of a score at or above the threshold of their class, each pixel given to the
+                highest score (of equal ones to the first); what then has no pixel left is dropped. True cells to be
+                ignored are dropped too, with the predictions that lie in them for more than half.
+        """
+        predicted = self.predicted[self.predicted.scores >= np.asarray(thresholds)[self.predicted.labels]]
+        masks = without_overlap(predicted.masks, predicted.scores)
+        predicted = replace(predicted, masks=masks)[masks.boxes[:, 2] > 0]
+        ignored = self.truth.ignore
+        if ignored.any():
+            covered = np.zeros(len(predicted), np.int64)
+            _, j, area = intersections(self.truth.masks[ignored], predicted.masks)
+            np.maximum.at(covered, j, area)
+            predicted = predicted[2 * covered <= predicted.masks.areas]
+        return replace(self, truth=self.truth[~ignored], predicted=predicted)
+
+
+def pair_images(ground_truth, results):
+    """Pair the true cells of each image with those predicted.
+
+    Args:
+        ground_truth (dict): COCO form: `images`, `annotations` and `categories`, the segmentations RLEs of their image's
+            size, as `cellseg_mm.datasets.cell_dataset.read_cells` gives them.
+        results (list[dict]): COCO results: `image_id`, `category_id`, `score`, `segmentation` as RLE of the image's size
+            and, optionally, `bbox`, [x, y, w, h] in pixels.
+
+    Returns:
+        list[ImagePair]: One for each image, by ascending id. Labels count the categories by ascending id. Instances
+            keep the order of their list.
+
+    Raises:
+        UserError: If a result is no COCO result, of an unknown image or category, has a score that is not finite, or a
+            mask that cannot be read or is of another size than its image.
+    """
+    labels = {category: label for label, category in enumerate(sorted(c['id'] for c in ground_truth['categories']))}
+    images = {image['id']: image for image in sorted(ground_truth['images'], key=itemgetter('id'))}
+    for number, result in enumerate(results):
+        _check(number, result, images, labels)
+    truth, predicted = (
+        {image_id: list(cells) for image_id, cells in groupby(sorted(cells, key=_image_id), _image_id)}
+        for cells in (ground_truth.get('annotations', ()), results))
+    return [ImagePair(image_id, image.get('file_name', ''), image.get('group') or f'image {image_id}', image.get('mpp'),
+                      *(_instances(cells.get(image_id, ()), image, labels) for cells in (truth, predicted)))
+            for image_id, image in images.items()]
+
+
+_image_id = itemgetter('image_id')
+
+
+def _check(number, result, images, labels):
+    problem = None
+    if not isinstance(result, dict) or not {'image_id', 'category_id', 'score', 'segmentation'} <= result.keys():
+        problem = 'lacks image_id, category_id, score or segmentation'
+    elif result['image_id'] not in images:
+        problem = f'is of image id {result["image_id"]}, which the ground truth does not have'
+    elif result['category_id'] not in labels:
+        problem = f'is of category {result["category_id"]}, which the ground truth does not have'
+    elif not np.isfinite(result['score']):
+        problem = f'has the score {result["score"]}'
+    elif list(result['segmentation']['size']) != (size := _size(images[result['image_id']])):
+        problem = f'has a mask of {result["segmentation"]["size"]} pixels; image {result["image_id"]} has {size}'
+    if problem:
+        raise UserError(f'result {number} {problem}: score the predictions against the split they were made on')
+
+
+def _size(image):
+    return [image['height'], image['width']]
+
+
+def _instances(cells, image, labels):
+    size = _size(image)
+    try:
+        masks = LocalMasks.from_rles([cell['segmentation'] for cell in cells], *size)
+    except ValueError as error:
+        raise UserError(f'a mask of image {image["id"]} cannot be read: {error}') from error
+    boxes = [cell.get('bbox') or box for cell, box in zip(cells, masks.boxes.tolist(), strict=True)]
+    crowd = np.array([cell.get('iscrowd', 0) for cell in cells], bool)
+    return Instances(
+        masks, np.array([labels[cell['category_id']] for cell in cells], np.int64),
+        np.array([cell.get('score', 1.0) for cell in cells], np.float64), np.array(boxes, np.float64).reshape(-1, 4),
+        crowd, crowd | np.array([cell.get('ignore', 0) for cell in cells], bool))
+
+
+def intersections(first, second):
+    """The pixels that masks of two sets share.
+
+    Args:
+        first (LocalMasks): N masks.
+        second (LocalMasks): M masks on the same canvas.
+
+    Returns:
+        tuple[ndarray, ndarray, ndarray]: int64 (K,) each: the index in `first`, that in `second`, and how many pixels
+            they share, for every pair that shares one; by ascending index in `first`, then in `second`.
+    """
+    return _intersections(first.pixels, first.boxes, first.offsets, second.pixels, second.boxes, second.offsets)
+
+
+@compiled
+def _intersections(pixels, boxes, offsets, other_pixels, other_boxes, other_offsets):
+    found, count = np.empty((3, max(16, 4 * len(boxes))), np.int64), 0
+    for i in range(len(boxes)):
+        x, y, w, h = boxes[i]
+        for j in range(len(other_boxes)):
+            u, v, s, t = other_boxes[j]
+            left, right, top, bottom = max(x, u), min(x + w, u + s), max(y, v), min(y + h, v + t)
+            if left >= right or top >= bottom:
+                continue
+            area = 0
+            for row in range(top, bottom):
+                here, there = offsets[i] + (row - y) * w - x, other_offsets[j] + (row - v) * s - u
+                for column in range(left, right):
+                    area += pixels[here + column] & other_pixels[there + column]
+            if area:
+                if count == found.shape[1]:
+                    more = np.empty((3, 2 * count), np.int64)
+                    more[:, :count] = found
+                    found = more
+                found[0, count], found[1, count], found[2, count] = i, j, area
+                count += 1
+    return found[0, :count].copy(), found[1, :count].copy(), found[2, :count].copy()
+
+
+def without_overlap(masks, scores):
+    """Give each pixel to one mask only.
+
+    Args:
+        masks (LocalMasks): N masks.
+        scores (ndarray): (N,); the highest takes the pixel, of equal ones the first.
+
+    Returns:
+        LocalMasks: N masks, some of which may have become empty.
+    """
+    order = np.argsort(-np.asarray(scores), kind='stable')
+    taken = np.zeros((masks.height, masks.width), np.bool_)
+    pixels = masks.pixels.copy()
+    _take_free(pixels, masks.boxes, masks.offsets, order, taken)
+    return LocalMasks(pixels, masks.boxes, masks.height, masks.width)
+
+
+@compiled
+def _take_free(pixels, boxes, offsets, order, taken):
+    for i in order:
+        x, y, w, h = boxes[i]
+        place = offsets[i]
+        for row in range(y, y + h):
+            for column in range(x, x + w):
+                if pixels[place]:
+                    if taken[row, column]:
+                        pixels[place] = 0
+                    taken[row, column] = True
+                place += 1
