@@ -1,86 +1,263 @@
-"""COCO average precision at two detection caps, as a pure function on annotations in COCO form."""
+"""COCO average precision at two detection caps, for each class and size, of masks and of boxes."""
+from dataclasses import dataclass
+
 import numpy as np
 
-from cellseg_mm.errors import UserError
-from cellseg_mm.structures.rle import with_text_counts
+from cellseg_mm.structures.compiled import compiled
 
 COCO_CAP = 100  # COCOeval's own limit of detections for each image and class
-_CAPS, _FIGURES = ('dense', f'cap{COCO_CAP}'), ('AP50', 'AP75', 'AP')
+CAPS = 'dense', f'cap{COCO_CAP}'
+FIGURES = 'AP50', 'AP75', 'AP'
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0, 1, 101)
+# COCOeval's own limits, in pixels. Most nuclei at 40x are small by them.
+SIZES = {'small': (0, 32**2), 'medium': (32**2, 96**2), 'large': (96**2, 1e10)}
 
 
-def average_precision(ground_truth, results, max_dets, iou_type='segm', class_agnostic=False):
-    """Mask or box average precision, unrounded, equal to pycocotools' at the same caps.
+@dataclass(frozen=True)
+class Matches:
+    """Which of D detections on I images found a cell of their class, at T = 10 IoU thresholds from 0.50 to 0.95.
 
-    A cap keeps the highest scores of each image and class. Ties keep the order of `results`. Definition: the 101-point
-    interpolated precision of https://cocodataset.org/#detection-eval, AP being its mean over IoU 0.50 to 0.95.
+    By image, within it by class, within that by falling score; of equal scores, the first of the results comes first.
+
+    Attributes:
+        image (ndarray): int64 (D,), index of the image.
+        index (ndarray): int64 (D,), index among its predictions.
+        label (ndarray): int64 (D,), class.
+        score (ndarray): float64 (D,).
+        rank (ndarray): int64 (D,), how many of its image and class come before it.
+        matched (ndarray): bool (D, T), right: a true cell that counts is its own.
+        ignored (ndarray): bool (D, T), neither right nor wrong, since it matches what is to be ignored.
+        truth (ndarray): int64 (D,), index of the true cell it is matched with at IoU 0.50, -1 for none.
+        count (ndarray): int64 (I, C), true cells that count.
+    """
+
+    image: np.ndarray
+    index: np.ndarray
+    label: np.ndarray
+    score: np.ndarray
+    rank: np.ndarray
+    matched: np.ndarray
+    ignored: np.ndarray
+    truth: np.ndarray
+    count: np.ndarray
+
+
+def match_detections(pairs, num_classes, iou_type='segm', class_agnostic=False, size=(0, 1e10)):
+    """Match detections with true cells as COCOeval does.
+
+    In each image and class, by falling score, a detection takes the free true cell of the highest IoU, of equal ones
+    the last; one to be ignored only if no other is left. The IoU with a crowd is the share of the detection in it.
+    (https://cocodataset.org/#detection-eval; `COCOeval.evaluateImg` of pycocotools.)
 
     Args:
-        ground_truth (dict): COCO form: `images`, `annotations` and `categories`.
-        results (list[dict]): COCO results: `image_id`, `category_id`, `score`, and `segmentation` as RLE of the image's
-            size (for 'segm') or `bbox` as [x, y, w, h] in pixels (for 'bbox').
+        pairs (list[ImagePair]): The images.
+        num_classes (int): C.
+        iou_type (str): 'segm' for masks, 'bbox' for boxes.
+        class_agnostic (bool): Take all classes for one.
+        size (tuple[float, float]): Least and most area in pixels; true cells of another are ignored, and so are
+            detections of another that match nothing.
+
+    Returns:
+        Matches: Of all detections; a cap of n keeps those of `rank < n`.
+    """
+    num_classes = 1 if class_agnostic else num_classes
+    parts, count = [], np.zeros((len(pairs), num_classes), np.int64)
+    for image, pair in enumerate(pairs):
+        truth, predicted = pair.truth, pair.predicted
+        labels = [np.zeros_like(cells.labels) if class_agnostic else cells.labels for cells in (truth, predicted)]
+        if iou_type == 'segm':
+            i, j, shared = pair.overlaps
+            areas = truth.masks.areas, predicted.masks.areas
+        else:
+            i, j, shared = _box_intersections(truth.boxes, predicted.boxes)
+            areas = truth.boxes[:, 2] * truth.boxes[:, 3], predicted.boxes[:, 2] * predicted.boxes[:, 3]
+        least, most = size
+        # As COCOeval, sizes of true cells are those of their masks for boxes too.
+        sizes = truth.masks.areas
+        ignore = truth.ignore | (sizes < least) | (sizes > most)
+        outside = (areas[1] < least) | (areas[1] > most)
+        ious = shared / np.where(truth.crowd[i], areas[1][j], areas[0][i] + areas[1][j] - shared)
+        by_truth = np.lexsort((i, ignore[i], j))
+        starts = np.searchsorted(j[by_truth], np.arange(len(predicted) + 1))
+        order = np.lexsort((-predicted.scores, labels[1]))
+        count[image] = np.bincount(labels[0][~ignore], minlength=num_classes)
+        of_order = labels[1][order]
+        first = np.searchsorted(of_order, of_order)
+        parts.append((np.full(len(order), image), order, of_order, predicted.scores[order],
+                      np.arange(len(order)) - first,
+                      *_match(starts, i[by_truth], ious[by_truth], *labels, ignore, truth.crowd, outside, order,
+                              THRESHOLDS)))
+    empty = (np.zeros(0, np.int64), ) * 3 + (np.zeros(0), np.zeros(0, np.int64)) + (
+        np.zeros((0, len(THRESHOLDS)), bool), ) * 2 + (np.zeros(0, np.int64), )
+    return Matches(*map(np.concatenate, zip(empty, *parts, strict=True)), count)
+
+
+@compiled
+def _box_intersections(boxes, other_boxes):
+    i, j, areas = [], [], []
+    for a in range(len(boxes)):
+        x, y, w, h = boxes[a]
+        for b in range(len(other_boxes)):
+            u, v, s, t = other_boxes[b]
+            width, height = min(x + w, u + s) - max(x, u), min(y + h, v + t) - max(y, v)
+            if width > 0 and height > 0:
+                i.append(a)
+                j.append(b)
+                areas.append(width * height)
+    return np.array(i, np.int64), np.array(j, np.int64), np.array(areas, np.float64)
+
+
+@compiled
+def _match(starts, truths, ious, truth_labels, labels, ignore, crowd, outside, order, thresholds):
+    shape = len(order), len(thresholds)
+    matched, ignored = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+    partner = np.full(len(order), -1)
+    for t in range(len(thresholds)):
+        taken = np.zeros(len(truth_labels), np.bool_)
+        for d in range(len(order)):
+            j = order[d]
+            best, iou = -1, min(thresholds[t], 1 - 1e-10)
+            for k in range(starts[j], starts[j + 1]):
+                i = truths[k]
+                if truth_labels[i] != labels[j] or (taken[i] and not crowd[i]):
+                    continue
+                if best >= 0 and not ignore[best] and ignore[i]:
+                    break
+                if ious[k] >= iou:
+                    best, iou = i, ious[k]
+            if best >= 0:
+                taken[best] = True
+                matched[d, t], ignored[d, t] = not ignore[best], ignore[best]
+                if t == 0:
+                    partner[d] = best
+            else:
+                ignored[d, t] = outside[j]
+    return matched, ignored, partner
+
+
+def precision_at_recalls(matches, max_dets, weights=None):
+    """Interpolated precision at the recalls 0, 0.01, ..., 1 of every class, at IoU 0.50 to 0.95.
+
+    Args:
+        matches (Matches): Of D detections on I images, C classes.
+        max_dets (int): Detections of each image and class that count.
+        weights (ndarray, optional): int (I,), how often each image counts; once if not given.
+
+    Returns:
+        ndarray: float64 (C, T, 101); NaN for a class without true cells.
+    """
+    weights = np.ones(len(matches.count), np.int64) if weights is None else weights
+    curves = np.full((matches.count.shape[1], len(THRESHOLDS), len(RECALLS)), np.nan)
+    for label, (image, matched, wrong) in enumerate(_ranked(matches, max_dets)):
+        positives = weights @ matches.count[:, label]
+        if positives:
+            for t in range(len(THRESHOLDS)):
+                _interpolate(matched[:, t], wrong[:, t], image, weights, positives, RECALLS, curves[label, t])
+    return curves
+
+
+def _ranked(matches, max_dets):
+    """Of each class, by falling score over all images: image (N,), matched and wrong, bool (N, T) in columns."""
+    for label in range(matches.count.shape[1]):
+        chosen = np.flatnonzero((matches.label == label) & (matches.rank < max_dets))
+        chosen = chosen[np.argsort(-matches.score[chosen], kind='stable')]
+        matched = matches.matched[chosen]
+        yield matches.image[chosen], np.asfortranarray(matched), np.asfortranarray(~matched & ~matches.ignored[chosen])
+
+
+def resampled_ap(matches, max_dets, weights, thresholds=slice(None)):
+    """Average precision of each class, with images counted as often as weights say.
+
+    Args:
+        matches (Matches): Of D detections on I images, C classes.
+        max_dets (int): Detections of each image and class that count.
+        weights (ndarray): int (R, I).
+        thresholds (slice): Of the ten IoU thresholds; AP is the mean over them.
+
+    Returns:
+        ndarray: float64 (R, C); NaN where a class has no true cells.
+    """
+    weights = np.ascontiguousarray(weights, np.int64)
+    chosen = range(len(THRESHOLDS))[thresholds]
+    found = np.full((len(weights), matches.count.shape[1]), np.nan)
+    for label, (image, matched, wrong) in enumerate(_ranked(matches, max_dets)):
+        parts = [_average_precision(matched[:, t], wrong[:, t], image, weights, weights @ matches.count[:, label],
+                                    RECALLS) for t in chosen]
+        found[:, label] = np.mean(parts, 0)
+    return found
+
+
+@compiled
+def _average_precision(matched, wrong, image, weights, positives, recalls):
+    found, curve = np.full(len(weights), np.nan), np.empty(len(recalls))
+    for r in range(len(weights)):
+        if positives[r]:
+            _interpolate(matched, wrong, image, weights[r], positives[r], recalls, curve)
+            found[r] = curve.mean()
+    return found
+
+
+@compiled
+def _interpolate(matched, wrong, image, weights, positives, recalls, curve):
+    """Fill the curve, (101,): the highest precision at a recall or beyond, zero beyond the last."""
+    recall, precision = np.empty(len(image)), np.empty(len(image))
+    right, other = 0, 0
+    for d in range(len(image)):
+        right += weights[image[d]] * matched[d]
+        other += weights[image[d]] * wrong[d]
+        recall[d] = right / positives
+        precision[d] = right / max(right + other, 1)
+    for d in range(len(image) - 1, 0, -1):
+        precision[d - 1] = max(precision[d - 1], precision[d])
+    curve[:] = 0
+    d = 0
+    for r in range(len(recalls)):
+        while d < len(image) and recall[d] < recalls[r]:
+            d += 1
+        if d == len(image):
+            break
+        curve[r] = precision[d]
+
+
+def average_precision(pairs, classes, max_dets, iou_type='segm', class_agnostic=False):
+    """Mask or box average precision, unrounded, equal to pycocotools' at the same caps.
+
+    A cap keeps the highest scores of each image and class. Ties keep the order of the results. Definition: the
+    101-point interpolated precision of https://cocodataset.org/#detection-eval, AP its mean over IoU 0.50 to 0.95.
+
+    Args:
+        pairs (list[ImagePair]): The images.
+        classes (Sequence[str]): Names of the classes.
         max_dets (int): The dense cap.
         iou_type (str): 'segm' or 'bbox'.
         class_agnostic (bool): Take all classes for one, so that a cap holds for the whole image.
 
     Returns:
         dict[str, float]: `AP50_dense, AP75_dense, AP_dense, AP50_cap100, AP75_cap100, AP_cap100`, each the mean over
-            the classes that have ground truth, and unless `class_agnostic` each of them for every class, as
-            'AP50_dense/class1'. NaN where there is no ground truth; zero where there is and nothing was detected.
-
-    Raises:
-        UserError: A result of an unknown image or category, with a score that is not finite, or with a mask of another
-            size than its image.
+            the classes that have true cells; each of them for COCO's sizes, as 'AP50_dense_small'; and unless
+            `class_agnostic` for every class, as 'AP50_dense/class1'. NaN where there are no true cells; zero where
+            there are and nothing was detected.
     """
-    from faster_coco_eval.core import COCO, COCOeval_faster
-    _check_results(ground_truth, results, iou_type)
-    categories = sorted(ground_truth['categories'], key=lambda category: category['id'])
-    # Annotations are numbered anew from 1, since COCOeval takes a match with annotation 0 for no match.
-    truth = [{'iscrowd': 0, **a, 'id': i} for i, a in enumerate(ground_truth.get('annotations', ()), 1)]
-    # The area only chooses COCO's size ranges, of which none is asked for.
-    found = [{**r, 'id': i, 'iscrowd': 0, 'area': 1} for i, r in enumerate(results, 1)]
-    if class_agnostic:
-        categories = [{'id': 1, 'name': 'cell'}]
-        for annotation in truth + found:
-            annotation['category_id'] = 1
-    evaluator = COCOeval_faster(*(
-        COCO({'images': ground_truth['images'], 'categories': categories, 'annotations': annotations})
-        for annotations in (truth, found)), iouType=iou_type, print_function=_silence)
-    evaluator.params.maxDets = caps = sorted({COCO_CAP, max_dets})
-    evaluator.params.areaRng, evaluator.params.areaRngLbl = [[0, 1e10]], ['all']
-    evaluator.evaluate()
-    evaluator.accumulate()
-
-    # Precision has the axes IoU threshold, recall, class, area range, cap; -1 marks a class without ground truth.
-    precision = np.asarray(evaluator.eval['precision'])[:, :, :, 0].mean(1)
-    precision[precision < 0] = np.nan
     metrics = {}
-    for name, cap in zip(_CAPS, (max_dets, COCO_CAP), strict=True):
-        at_cap = precision[:, :, caps.index(cap)]
-        for figure, values in zip(_FIGURES, (at_cap[0], at_cap[5], at_cap.mean(0)), strict=True):
-            valid = values[~np.isnan(values)]
-            metrics[f'{figure}_{name}'] = float(valid.mean()) if valid.size else np.nan
-            if not class_agnostic:
-                metrics |= {f'{figure}_{name}/{category["name"]}': float(value)
-                            for category, value in zip(categories, values, strict=True)}
+    for suffix, size in {'': (0, 1e10), **{f'_{name}': size for name, size in SIZES.items()}}.items():
+        matches = match_detections(pairs, len(classes), iou_type, class_agnostic, size)
+        for cap, limit in zip(CAPS, (max_dets, COCO_CAP), strict=True):
+            of_classes = precision_at_recalls(matches, limit).mean(2)
+            values = dict(zip(FIGURES, (of_classes[:, 0], of_classes[:, 5], of_classes.mean(1)), strict=True))
+            metrics |= {f'{figure}_{cap}{suffix}': mean_of_known(value) for figure, value in values.items()}
+            if not suffix and not class_agnostic:
+                metrics |= {f'{figure}_{cap}/{name}': float(value[label]) for figure, value in values.items()
+                            for label, name in enumerate(classes)}
     return metrics
 
 
-def results_of(image_id, masks, category_ids, scores):
-    """COCO results of one image's instances.
-
-    Args:
-        image_id (int): The image.
-        masks (LocalMasks): N instances, none of them empty.
-        category_ids (list[int]): (N,) the category of each.
-        scores (list[float]): (N,) the score of each.
-
-    Returns:
-        list[dict]: N times `image_id, category_id, bbox, score, segmentation` of plain Python values: `bbox` is the
-            mask's, [x, y, w, h] in pixels, and the RLE has its counts as text.
-    """
-    return [dict(image_id=image_id, category_id=category, bbox=box, score=score, segmentation=with_text_counts(rle))
-            for category, box, score, rle
-            in zip(category_ids, masks.boxes.tolist(), scores, masks.to_rles(), strict=True)]
+def mean_of_known(values, axis=None):
+    """The mean of what is not NaN; NaN where all is."""
+    known = ~np.isnan(values)
+    count = known.sum(axis)
+    mean = np.where(known, values, 0).sum(axis) / np.where(count, count, np.nan)
+    return float(mean) if axis is None else mean
 
 
 def format_table(metrics, classes):
@@ -97,31 +274,9 @@ def format_table(metrics, classes):
     width = max(map(len, ('class', *classes)))
     headings = 'dense cap (max_dets)', f"cap {COCO_CAP} (COCO's default)"
     lines = [' ' * width + ''.join(f'   {heading:^24}' for heading in headings),
-             f'{"class":{width}}' + ''.join(f'{figure:>9}' for figure in _FIGURES * 2)]
+             f'{"class":{width}}' + ''.join(f'{figure:>9}' for figure in FIGURES * 2)]
     for label, suffix in [*((name, f'/{name}') for name in classes), ('mean', '')]:
-        values = [metrics.get(f'{figure}_{cap}{suffix}', np.nan) for cap in _CAPS for figure in _FIGURES]
-        cells = ['-' if np.isnan(value) else f'{value:.3f}' for value in values]
+        values = [metrics.get(f'{figure}_{cap}{suffix}', np.nan) for cap in CAPS for figure in FIGURES]
+        cells = ['-' if value is None or np.isnan(value) else f'{value:.3f}' for value in values]
         lines.append(f'{label:{width}}' + ''.join(f'{cell:>9}' for cell in cells))
     return '\n'.join(lines)
-
-
-def _check_results(ground_truth, results, iou_type):
-    sizes = {image['id']: [image['height'], image['width']] for image in ground_truth['images']}
-    categories = {category['id'] for category in ground_truth['categories']}
-    for number, result in enumerate(results):
-        image, category = result['image_id'], result['category_id']
-        problem = None
-        if image not in sizes:
-            problem = f'is of image id {image}, which the ground truth does not have'
-        elif category not in categories:
-            problem = f'is of category {category}, which the ground truth does not have'
-        elif not np.isfinite(result['score']):
-            problem = f'has the score {result["score"]}'
-        elif iou_type == 'segm' and list(result['segmentation']['size']) != sizes[image]:
-            problem = f'has a mask of {result["segmentation"]["size"]} pixels; image {image} has {sizes[image]}'
-        if problem:
-            raise UserError(f'result {number} {problem}: score the predictions against the split they were made on')
-
-
-def _silence(*args, **kwargs):
-    """Take what the evaluator would print."""

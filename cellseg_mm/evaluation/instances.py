@@ -100,10 +100,10 @@ def pair_images(ground_truth, results):
     """Pair the true cells of each image with those predicted.
 
     Args:
-        ground_truth (dict): COCO form: `images`, `annotations` and `categories`, the segmentations RLEs of their image's
-            size, as `cellseg_mm.datasets.cell_dataset.read_cells` gives them.
-        results (list[dict]): COCO results: `image_id`, `category_id`, `score`, `segmentation` as RLE of the image's size
-            and, optionally, `bbox`, [x, y, w, h] in pixels.
+        ground_truth (dict): COCO form: `images`, `annotations` and `categories`, the segmentations RLEs of their
+            image's size, as `cellseg_mm.datasets.cell_dataset.read_cells` gives them.
+        results (list[dict]): COCO results: `image_id`, `category_id`, `score`, `segmentation` as RLE of the image's
+            size and, optionally, `bbox`, [x, y, w, h] in pixels.
 
     Returns:
         list[ImagePair]: One for each image, by ascending id. Labels count the categories by ascending id. Instances

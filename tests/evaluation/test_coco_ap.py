@@ -4,9 +4,8 @@ import io
 import json
 import math
 import os
-import subprocess
-import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +16,19 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from cellseg_mm.errors import UserError
-from cellseg_mm.evaluation.coco_ap import average_precision, format_table
+from cellseg_mm.evaluation import coco_ap
+from cellseg_mm.evaluation.coco_ap import format_table, match_detections, precision_at_recalls, resampled_ap
+from cellseg_mm.evaluation.instances import pair_images
 
 CLASSES = 'round', 'long', 'rare'
-SIZE = 40, 56
+SIZE = 130, 150
 FIGURES = 'AP', 'AP50', 'AP75'
+SUFFIXES = '', '_small', '_medium', '_large'
+
+
+def average_precision(ground_truth, results, max_dets, iou_type='segm', class_agnostic=False):
+    names = [c['name'] for c in sorted(ground_truth['categories'], key=lambda c: c['id'])]
+    return coco_ap.average_precision(pair_images(ground_truth, results), names, max_dets, iou_type, class_agnostic)
 
 
 def rle(box, size=SIZE):
@@ -55,15 +61,14 @@ def by_pycocotools(ground_truth, results, caps, iou_type):
         truth.createIndex()
         evaluator = COCOeval(truth, truth.loadRes(copy.deepcopy(results)) if results else COCO(), iou_type)
         evaluator.params.maxDets = sorted(caps)
-        evaluator.params.areaRng = evaluator.params.areaRng[:1]
         evaluator.evaluate()
         evaluator.accumulate()
     expected = {}
-    for name, cap in zip(('dense', 'cap100'), caps, strict=True):
-        precision = evaluator.eval['precision'][:, :, :, 0, evaluator.params.maxDets.index(cap)]
+    for (name, cap), (area, suffix) in product(zip(('dense', 'cap100'), caps, strict=True), enumerate(SUFFIXES)):
+        precision = evaluator.eval['precision'][:, :, :, area, evaluator.params.maxDets.index(cap)]
         for figure, chosen in zip(FIGURES, (precision, precision[:1], precision[5:6]), strict=True):
-            expected[f'{figure}_{name}'] = chosen[chosen > -1].mean() if (chosen > -1).any() else np.nan
-            for k, category in enumerate(ground_truth['categories']):
+            expected[f'{figure}_{name}{suffix}'] = chosen[chosen > -1].mean() if (chosen > -1).any() else np.nan
+            for k, category in enumerate(ground_truth['categories'] if not suffix else ()):
                 of_class = chosen[:, :, k]
                 expected[f'{figure}_{name}/{category["name"]}'] = of_class.mean() if of_class.min() > -1 else np.nan
     return expected
@@ -72,7 +77,9 @@ def by_pycocotools(ground_truth, results, caps, iou_type):
 def random_scene(rng, num_cells, num_detections):
     def boxes(number):
         corners = rng.integers(0, 28, (number, 2))
-        return np.hstack([corners, rng.integers(3, 12, (number, 2))]).tolist()
+        # Some are of COCO's medium and large size.
+        most = rng.choice([12, 40, 100], (number, 1), p=[0.8, 0.15, 0.05])
+        return np.hstack([corners, rng.integers(3, most, (number, 2))]).tolist()
     cells = [cell(int(rng.integers(2)), int(rng.integers(1, 3)), box, iscrowd=int(rng.random() < 0.05))
              for box in boxes(num_cells)]
     results = []
@@ -106,7 +113,8 @@ def test_class_agnostic_equals_pycocotools_on_one_class(seed):
         annotation['category_id'] = 1
     expected = by_pycocotools(*one, (1000, 100), 'segm')
     metrics = average_precision(ground_truth, results, 1000, class_agnostic=True)
-    assert metrics == pytest.approx({key: value for key, value in expected.items() if '/' not in key}, abs=1e-6)
+    assert metrics == pytest.approx({key: value for key, value in expected.items() if '/' not in key}, abs=1e-6,
+                                    nan_ok=True)
 
 
 def test_the_cap_holds_for_each_image_and_class():
@@ -136,8 +144,10 @@ def test_a_class_without_cells_is_not_counted():
 def test_no_detection_scores_zero_under_every_key():
     ground_truth = scene([cell(0, category, (2, 2, 8, 8)) for category in (1, 2, 3)])
     keys = {f'{figure}_{cap}{suffix}' for figure in FIGURES for cap in ('dense', 'cap100')
-            for suffix in ('', *(f'/{name}' for name in CLASSES))}
-    assert average_precision(ground_truth, [], 1000) == dict.fromkeys(keys, 0.0)
+            for suffix in ('', '_small', *(f'/{name}' for name in CLASSES))}
+    metrics = average_precision(ground_truth, [], 1000)
+    assert {key: value for key, value in metrics.items() if value == value} == dict.fromkeys(keys, 0.0)
+    assert {key.rpartition('_')[2] for key in metrics.keys() - keys} == {'medium', 'large'}
 
 
 @pytest.mark.parametrize('results', [[], [cell(0, 1, (2, 2, 8, 8), score=0.5)]])
@@ -166,25 +176,47 @@ def test_shuffled_categories_keep_their_names():
     assert (metrics['AP50_dense/long'], metrics['AP50_dense/round']) == (1, 0)
 
 
-def test_arguments_stay_as_they_were(capfd):
+def test_arguments_stay_as_they_were():
     ground_truth, results = random_scene(np.random.default_rng(0), 10, 50)
     before = copy.deepcopy((ground_truth, results))
     average_precision(ground_truth, results, 1000, class_agnostic=True)
     average_precision(ground_truth, results, 1000)
     assert (ground_truth, results) == before
-    assert capfd.readouterr() == ('', '')
 
 
-@pytest.mark.parametrize(('change', 'message'), [
-    ({'image_id': 7}, 'image id 7'),
-    ({'category_id': 4}, 'category 4'),
-    ({'score': float('nan')}, 'score nan'),
-    ({'segmentation': rle((2, 2, 8, 8), (56, 40))}, 'mask of'),
-])
-def test_results_that_do_not_belong_to_the_ground_truth_are_refused(change, message):
-    cells = [cell(0, 1, (2, 2, 8, 8), score=1.0)]
-    with pytest.raises(UserError, match=f'result 1 .*{message}'):
-        average_precision(scene(cells), [cells[0], {**cells[0], **change}], 1000)
+def test_what_is_to_be_ignored_is_neither_missed_nor_wrong():
+    cells = [cell(0, 1, (2, 2, 8, 8)), cell(0, 1, (20, 2, 8, 8), ignore=1)]
+    assert average_precision(scene(cells), [{**cells[0], 'score': 0.5}], 1000)['AP50_dense/round'] == 1
+    found = [{**cells[0], 'score': 0.5}, {**cells[1], 'score': 0.9}]
+    assert average_precision(scene(cells), found, 1000)['AP50_dense/round'] == 1
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**32 - 1))
+def test_counting_an_image_twice_is_having_it_twice(seed):
+    rng = np.random.default_rng(seed)
+    ground_truth, results = random_scene(rng, 20, 60)
+    pairs = pair_images(ground_truth, results)
+    weights = rng.integers(0, 4, (1, len(pairs)))
+    repeated = [pair for pair, weight in zip(pairs, weights[0], strict=True) for _ in range(weight)]
+    # No two detections have one score, so that there is one order only.
+    for pair in pairs:
+        pair.predicted.scores[:] = rng.permutation(len(pair.predicted)) + rng.random()
+    matches = match_detections(pairs, 3)
+    expected = precision_at_recalls(match_detections(repeated, 3), 30)
+    assert precision_at_recalls(matches, 30, weights[0]) == pytest.approx(expected, abs=1e-12, nan_ok=True)
+    assert resampled_ap(matches, 30, weights)[0] == pytest.approx(
+        precision_at_recalls(matches, 30, weights[0]).mean((1, 2)), nan_ok=True)
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**32 - 1))
+def test_each_true_cell_is_found_once_at_most(seed):
+    pairs = pair_images(*random_scene(np.random.default_rng(seed), 20, 100))
+    matches = match_detections(pairs, 3)
+    found = matches.matched[:, 0]
+    partners = list(zip(matches.image[found], matches.truth[found], strict=True))
+    assert len(set(partners)) == len(partners)
 
 
 def test_the_table_shows_classes_mean_and_gaps():
@@ -196,11 +228,6 @@ def test_the_table_shows_classes_mean_and_gaps():
     assert names.split() == ['class', 'AP50', 'AP75', 'AP', 'AP50', 'AP75', 'AP']
     assert [row.split() for row in rows] == [['round', *['0.250'] * 6], ['long', *['-'] * 6], ['mean', *['0.125'] * 6]]
     assert len({len(row) for row in rows}) == 1
-
-
-def test_importing_loads_neither_torch_nor_mmdet():
-    code = 'import sys, cellseg_mm.evaluation.coco_ap; sys.exit(bool({"torch", "mmdet"} & sys.modules.keys()))'
-    assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
 
 
 @pytest.fixture(scope='module')
@@ -229,7 +256,7 @@ def test_ten_thousand_detections_of_real_cells_equal_pycocotools_and_take_second
     results = [result for result in results if coco_mask.area(result['segmentation'])]
     start = time.perf_counter()
     metrics = average_precision(real_cells, results, 1000)
-    assert time.perf_counter() - start < 10
+    assert time.perf_counter() - start < 5
     some = {image['id'] for image in real_cells['images'][:12]}
     part = {**real_cells, 'images': real_cells['images'][:12],
             'annotations': [a for a in real_cells['annotations'] if a['image_id'] in some]}
