@@ -92,7 +92,9 @@ def inspect(sample, classes):
             labels, covered = bitmaps.paint(*decode(rles, *size), *size)
             maps.append((name, labels, rles, covered))
     if not report.problems:
-        _describe(report, maps)
+        report.cells = [{'category': name, **cell} for name, _, rles, _ in maps for cell in describe(rles)]
+        report.touching, report.disconnected, report.overlapping = relations(
+            [(labels, len(rles), covered) for _, labels, rles, covered in maps], report.size)
     return report
 
 
@@ -113,20 +115,25 @@ def _encode_all(sample, name, report):
     return [rle for (_, rle), area in zip(encoded, areas, strict=True) if area]
 
 
-def _describe(report, maps):
-    """Fill in the cells of a report and what is known of each; maps holds (class, labels, RLEs, overlapping)."""
-    owners = np.zeros(report.size, np.uint16)
-    for _, labels, _, _ in maps:
+def relations(maps, size):
+    """How the cells of an image lie to each other.
+
+    Args:
+        maps (list[tuple]): (labels, count, covered) of each class: int (H, W) with its cells 1..count, 0 is background;
+            and bool (count,), or False, which of them share pixels with another of their class.
+        size (tuple[int, int]): Height and width of the image.
+
+    Returns:
+        tuple[ndarray, ndarray, ndarray]: touching, disconnected and overlapping, as in `Report`: bool (N,), class after
+            class.
+    """
+    owners = np.zeros(size, np.uint16)
+    for labels, _, _ in maps:
         owners += labels > 0
-    touching, disconnected, overlapping = [], [], []
-    for name, labels, rles, covered in maps:
-        report.cells += [{'category': name, **cell} for cell in describe(rles)]
-        touching.append(touching_cells(labels, len(rles)) | covered)
-        disconnected.append(disconnected_cells(labels, len(rles)) & ~np.asarray(covered))
-        overlapping.append(_members(labels[owners > 1], len(rles)))
-    if maps:
-        report.touching, report.disconnected, report.overlapping = map(
-            np.concatenate, (touching, disconnected, overlapping))
+    found = [(touching_cells(labels, count) | covered, disconnected_cells(labels, count) & ~np.asarray(covered),
+              _members(labels[owners > 1], count)) for labels, count, covered in maps]
+    return tuple(np.concatenate([np.zeros(0, bool), *values]) for values in zip(*found, strict=True)) or (
+        np.zeros(0, bool), ) * 3
 
 
 def touching_cells(labels, count):

@@ -1,14 +1,9 @@
 """From files as they are to COCO annotations, split for training: everything is checked before anything is written."""
 import csv
 import json
-import multiprocessing
-import os
 import re
-import signal
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain, starmap
 
@@ -17,8 +12,7 @@ import numpy as np
 from cellseg_mm.datasets import audit, layouts, splits
 from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.io.files import atomic_path
-from cellseg_mm.processes import end_with_parent
-from cellseg_mm.progress import track
+from cellseg_mm.processes import in_processes
 
 WARNINGS = 'warnings.txt'
 OUR_FILES = re.compile(r'(train|val|test|fold\d+_(train|val))\.json|warnings\.txt|\.\w+\.\d+\.partial\.(json|txt)')
@@ -90,7 +84,7 @@ def prepare(root, *, images=None, labels=None, coco=None, classes=None, groups=N
     keys = [sample.key for sample in layout.train]
     csv_groups = groups and _read_groups(groups, keys, [sample.key for sample in layout.test], layout.problems)
     samples = [(sample, layout.classes) for sample in layout.train] + [(sample, []) for sample in layout.test]
-    reports = _inspect_all(samples, workers or os.cpu_count())
+    reports = list(in_processes(_inspect, samples, workers, 'reading images'))
     if problems := layout.problems + [problem for report in reports for problem in report.problems]:
         raise AuditError(problems)
     train, test = reports[:len(layout.train)], reports[len(layout.train):]
@@ -173,44 +167,8 @@ def _read_groups(path, train, test, problems):
     return groups
 
 
-def _inspect_all(samples, workers):
-    """Reports of (sample, classes) pairs, in their order."""
-    workers = min(workers, len(samples))
-    if workers < 2:
-        return list(track(map(_inspect, samples), 'reading images', len(samples)))
-    with _pool(workers) as pool:
-        # Large images are not known beforehand, so images are handed out one by one.
-        return list(track(pool.map(_inspect, samples), 'reading images', len(samples)))
-
-
 def _inspect(pair):
     return audit.inspect(*pair)
-
-
-@contextmanager
-def _pool(workers):
-    """Processes that end with this one, however it ends."""
-    others = multiprocessing.active_children()
-    # A spawned process, unlike a forked one, inherits no lock that a thread of this one holds.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), end_with_parent)
-    # It does inherit that interrupts are ignored, which leaves Ctrl-C to this process alone.
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        for _ in range(workers):
-            pool.submit(os.getpid)
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    try:
-        yield pool
-    except BrokenProcessPool:
-        raise UserError('a worker process died, perhaps for lack of memory: try again with --workers 1') from None
-    except BaseException:
-        # An interrupt does not wait for the images at hand.
-        for process in set(multiprocessing.active_children()) - set(others):
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _split(names, counts, val_fraction, folds, seed, warnings):

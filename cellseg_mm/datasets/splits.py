@@ -71,7 +71,7 @@ def group_by_appearance(features):
     if count < 2:
         return groups
     order = np.lexsort(features.T[::-1])
-    tree = linkage(_in_units_of_content(features[order].reshape(count, VIEWS, -1)), 'ward')
+    tree = linkage(in_units_of_content(features[order]), 'ward')
     members = {leaf: [leaf] for leaf in range(count)}
     for node, (left, right) in enumerate(tree[:, :2].astype(int), count):
         members[node] = members[left] + members[right]
@@ -95,8 +95,16 @@ def largest_group(count):
     return max(int(LARGEST_GROUP * count), min(SMALL_GROUP, -(-count // 3)))
 
 
-def _in_units_of_content(views):
-    """Features (N, d) of whole images, whitened by the scatter between quarters; `views` is (N, VIEWS, d)."""
+def in_units_of_content(features):
+    """Features of whole images, whitened by the scatter between quarters: the space that images are grouped in.
+
+    Args:
+        features (ndarray): float (N, D), a row of `appearance_features` for each image, N of one or more.
+
+    Returns:
+        ndarray: float64 (N, D / VIEWS).
+    """
+    views = np.asarray(features, np.float64).reshape(len(features), VIEWS, -1)
     views = (views - np.median(views[:, 0], axis=0)) / np.maximum(views[:, 0].std(0), 1e-6)
     content = (views[:, 1:] - views[:, 1:].mean(1, keepdims=True)).reshape(-1, views.shape[2])
     scatter = content.T @ content / len(content)

@@ -13,9 +13,10 @@ import tifffile
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from cellseg_mm.datasets.prepare import AuditError, _pool, prepare
+from cellseg_mm.datasets.prepare import AuditError, prepare
 from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.io.image import read_label_map
+from cellseg_mm.processes import pool
 
 REPOSITORY = Path(__file__).parents[2]
 ENV = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}
@@ -478,8 +479,8 @@ class TestCommand:
 
 class TestWorkers:
     def test_a_worker_that_dies_is_reported_in_one_line(self):
-        with pytest.raises(UserError, match='a worker process died'), _pool(1) as pool:
-            list(pool.map(os._exit, [1]))
+        with pytest.raises(UserError, match='a worker process died'), pool(1) as executor:
+            list(executor.map(os._exit, [1]))
 
     @pytest.mark.parametrize(('kill', 'number', 'status'), [
         (os.killpg, signal.SIGINT, 130), (os.kill, signal.SIGTERM, 128 + signal.SIGTERM),
