@@ -1,5 +1,6 @@
-"""Average precision of predicted cells, as an MMEngine metric."""
+"""The figures of `evaluate`, as an MMEngine metric."""
 import logging
+import re
 from functools import cached_property
 
 import numpy as np
@@ -9,7 +10,9 @@ from mmengine.logging import print_log
 
 from cellseg_mm.datasets.cell_dataset import check_classes, read_cells
 from cellseg_mm.errors import UserError
-from cellseg_mm.evaluation.coco_ap import average_precision, results_of
+from cellseg_mm.evaluation.coco_ap import SIZES
+from cellseg_mm.evaluation.evaluate import evaluate
+from cellseg_mm.evaluation.instances import pair_images, results_of
 from cellseg_mm.io.files import write_json
 from cellseg_mm.structures.local_masks import as_local_masks
 
@@ -19,12 +22,13 @@ class PredictionCollector(BaseMetric):
 
     Args:
         ann_file (str): The split in COCO form.
+        model_boxes (bool): Keep the boxes that the model predicts, in place of those of its masks.
         **kwargs: `prefix`, `collect_device` and `collect_dir` of MMEngine's `BaseMetric`.
     """
 
-    def __init__(self, ann_file, **kwargs):
+    def __init__(self, ann_file, model_boxes=False, **kwargs):
         super().__init__(**kwargs)
-        self.ann_file = ann_file
+        self.ann_file, self.model_boxes = ann_file, model_boxes
 
     @cached_property
     def annotations(self):
@@ -34,12 +38,16 @@ class PredictionCollector(BaseMetric):
         categories = self.annotations['categories']
         check_classes(self.ann_file, categories, self.dataset_meta['classes'])
         category_ids = sorted(category['id'] for category in categories)
-        self.results.extend((sample['img_id'], coco_results(sample, category_ids)) for sample in data_samples)
+        self.results.extend((sample['img_id'], coco_results(sample, category_ids, self.model_boxes))
+                            for sample in data_samples)
 
 
 @METRICS.register_module()
 class CellMetric(PredictionCollector):
-    """`average_precision` of masks, as `cells/AP50_dense`, `cells/AP50_cap100/<class>` and so on.
+    """The metrics of `evaluate`, as `cells/AP50_dense`, `cells/AP50_cap100/<class>`, `cells/mPQ` and so on.
+
+    AP by size and that of boxes by class are left to `evaluate`. Metrics that need a score threshold have that of the
+    best F1 on the same images.
 
     Args:
         ann_file (str): The ground truth in COCO form.
@@ -51,7 +59,7 @@ class CellMetric(PredictionCollector):
     default_prefix = 'cells'
 
     def __init__(self, ann_file, max_dets=1000, results_file=None, **kwargs):
-        super().__init__(ann_file, **kwargs)
+        super().__init__(ann_file, model_boxes=True, **kwargs)
         self.max_dets, self.results_file = max_dets, results_file
 
     def compute_metrics(self, results):
@@ -63,16 +71,21 @@ class CellMetric(PredictionCollector):
         detections = [detection for _, of_image in results for detection in of_image]
         if self.results_file:
             write_json(self.results_file, detections)
-        return average_precision(self.annotations, detections, self.max_dets)
+        pairs = pair_images(self.annotations, detections)
+        metrics = evaluate(pairs, self.dataset_meta['classes'], self.max_dets, replicates=0)['metrics']
+        left_out = re.compile(f'box_.*/|.*_({"|".join(SIZES)})$')
+        return {name: value for name, value in metrics.items() if not left_out.match(name)}
 
 
-def coco_results(sample, category_ids):
+def coco_results(sample, category_ids, model_boxes=False):
     """The detections of one image as COCO results; those with an empty mask are left out.
 
     Args:
         sample (dict): A `DetDataSample` as dictionary: `img_id`, `ori_shape` (H, W) and `pred_instances` with `scores`
             (N,), `labels` (N,) and N `masks`, in any form that `as_local_masks` takes.
         category_ids (list[int]): The category of each label.
+        model_boxes (bool): Give the `bboxes` (N, 4) that the model predicts, x1, y1, x2, y2, in place of the masks'.
+            Where one is empty, as of models that predict none, it is the mask's all the same.
 
     Returns:
         list[dict]: As `results_of` gives them.
@@ -96,4 +109,11 @@ def coco_results(sample, category_ids):
     if not len(masks) == len(labels) == len(scores):
         raise ValueError(f'image {image_id} has {len(masks)} masks, {len(labels)} labels and {len(scores)} scores')
     found = masks.boxes[:, 2] > 0
-    return results_of(image_id, masks[found], np.array(category_ids)[labels[found]].tolist(), scores[found].tolist())
+    results = results_of(image_id, masks[found], np.array(category_ids)[labels[found]].tolist(), scores[found].tolist())
+    if model_boxes:
+        corners = np.array(predicted['bboxes'].tolist()).reshape(-1, 4)[found]
+        boxes = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])
+        for result, box in zip(results, boxes.tolist(), strict=True):
+            if box[2] > 0 and box[3] > 0:
+                result['bbox'] = box
+    return results

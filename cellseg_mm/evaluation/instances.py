@@ -9,6 +9,7 @@ import numpy as np
 from cellseg_mm.errors import UserError
 from cellseg_mm.structures.compiled import compiled
 from cellseg_mm.structures.local_masks import LocalMasks
+from cellseg_mm.structures.rle import with_text_counts
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,24 @@ def _instances(cells, image, labels):
         masks, np.array([labels[cell['category_id']] for cell in cells], np.int64),
         np.array([cell.get('score', 1.0) for cell in cells], np.float64), np.array(boxes, np.float64).reshape(-1, 4),
         crowd, crowd | np.array([cell.get('ignore', 0) for cell in cells], bool))
+
+
+def results_of(image_id, masks, category_ids, scores):
+    """COCO results of the cells found in one image.
+
+    Args:
+        image_id (int): The image.
+        masks (LocalMasks): N instances, none of them empty.
+        category_ids (list[int]): (N,) the category of each.
+        scores (list[float]): (N,) the score of each.
+
+    Returns:
+        list[dict]: N times `image_id, category_id, bbox, score, segmentation` of plain Python values: `bbox` is the
+            mask's, [x, y, w, h] in pixels, and the RLE has its counts as text.
+    """
+    return [dict(image_id=image_id, category_id=category, bbox=box, score=score, segmentation=with_text_counts(rle))
+            for category, box, score, rle
+            in zip(category_ids, masks.boxes.tolist(), scores, masks.to_rles(), strict=True)]
 
 
 def intersections(first, second):

@@ -8,7 +8,7 @@ from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
-from cellseg_mm.evaluation.coco_ap import results_of
+from cellseg_mm.evaluation.instances import results_of
 from cellseg_mm.io.image import read_image
 from cellseg_mm.structures.local_masks import LocalMasks
 

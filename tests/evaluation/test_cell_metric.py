@@ -1,5 +1,6 @@
 import json
 import logging
+import math
 import tracemalloc
 
 import numpy as np
@@ -91,9 +92,11 @@ def evaluate(samples, size=None, classes=CLASSES, **config):
 @pytest.mark.parametrize('form', FORMS)
 def test_a_perfect_model_scores_one_whatever_form_its_masks_have(ann_file, form):
     metrics = evaluate(perfect(form), ann_file=str(ann_file))
-    assert len(metrics) == 18
+    calibration = metrics.pop('cells/ECE')
     assert set(metrics.values()) == {1.0}
-    assert metrics['cells/AP50_dense'] == metrics['cells/AP75_cap100/long'] == 1
+    assert {'cells/AP50_dense', 'cells/AP75_cap100/long', 'cells/box_AP_dense', 'cells/mPQ', 'cells/F1'} <= metrics.keys()
+    assert not {'cells/box_AP_dense/long', 'cells/AP_dense_small'} & metrics.keys()
+    assert calibration == pytest.approx(0.3, abs=0.1)
 
 
 def test_truth_may_have_any_form_that_training_takes(ann_file):
@@ -121,7 +124,10 @@ def test_a_model_that_finds_nothing_scores_zero_under_its_keys(ann_file, tmp_pat
     results_file = tmp_path / 'found' / 'cells.json'
     metrics = evaluate([sample(i, []) for i in CELLS], ann_file=str(ann_file), results_file=str(results_file))
     assert metrics['cells/AP50_dense'] == 0
-    assert set(metrics.values()) == {0.0}
+    # No prediction is precise or calibrated.
+    unknown = {name for name, value in metrics.items() if math.isnan(value)}
+    assert unknown == {'cells/ECE', 'cells/precision', 'cells/precision/round', 'cells/precision/long'}
+    assert {value for name, value in metrics.items() if name not in unknown} == {0.0}
     assert json.loads(results_file.read_text()) == []
 
 
@@ -168,6 +174,13 @@ def test_boxes_are_those_of_the_masks_for_models_without_boxes():
     prediction = sample(5, [(0, square(2, 3, 8))])
     prediction.pred_instances.bboxes = torch.zeros(1, 4)
     assert coco_results(prediction.to_dict(), [1, 2])[0]['bbox'] == [2, 3, 8, 8]
+
+
+def test_boxes_of_the_model_are_kept_when_asked_for():
+    prediction = sample(5, [(0, square(2, 3, 8)), (0, np.zeros(SIZE, bool)), (1, square(9, 9, 3))])
+    prediction.pred_instances.bboxes = torch.tensor([[1.5, 3, 10, 11], [0, 0, 5, 5], [0, 0, 0, 0]])
+    boxes = [result['bbox'] for result in coco_results(prediction.to_dict(), [1, 2], model_boxes=True)]
+    assert boxes == [[1.5, 3, 8.5, 8], [9, 9, 3, 3]]
 
 
 def test_memory_grows_with_the_cells_not_with_cells_times_canvas():
