@@ -13,13 +13,19 @@ train_pipeline = [
     dict(type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
     dict(type='PackDetInputs'),
 ]
+val_pipeline = [  # with the true cells, for the validation loss
+    dict(type='LoadTiffImage'),
+    dict(type='LoadCellAnnotations'),
+    dict(type='Resize', scale_factor=enlarge, keep_ratio=True),
+    dict(type='PackDetInputs'),
+]
 test_pipeline = [
     dict(type='LoadTiffImage'),
     dict(type='Resize', scale_factor=enlarge, keep_ratio=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=val_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 
 model = dict(

@@ -14,6 +14,7 @@ def parse_args():
                         help='go on with the training in the work dir, or from CHECKPOINT')
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
+    parser.add_argument('--tensorboard', action='store_true', help='write the curves for TensorBoard too')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
                         help='pytorch: this process was started by torchrun')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE',
@@ -29,7 +30,7 @@ def main():
     from cellseg_mm.engine.training import train
     config = load_config(args.config, parse_options(args.cfg_options))
     work_dir = args.work_dir or Path('work_dirs', Path(args.config).stem)
-    best = train(config, work_dir, args.resume, args.amp, args.auto_scale_lr, args.launcher)
+    best = train(config, work_dir, args.resume, args.amp, args.auto_scale_lr, args.launcher, args.tensorboard)
     if is_main_process():
         print(f'best checkpoint: {best}')
 

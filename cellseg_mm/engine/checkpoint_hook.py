@@ -7,7 +7,10 @@ from mmengine.registry import HOOKS
 
 from cellseg_mm.engine.checkpoint import message_hub_to_plain, plain_to_message_hub
 from cellseg_mm.engine.seeding import random_state, set_random_state
+from cellseg_mm.evaluation.cell_metric import CellMetric
 from cellseg_mm.io.files import atomic_path
+
+_LATEST_RESULTS = '.val-results-latest.json'
 
 
 @HOOKS.register_module()
@@ -19,7 +22,9 @@ class EpochCheckpointHook(Hook):
     its final name, and only then deletes the one before. Files load with `torch.load(..., weights_only=True)`.
 
     Args:
-        save_best (str): The validation metric to maximise. `best_epoch_<n>.pth` holds the weights alone.
+        save_best (str): The validation metric to maximise. `best_epoch_<n>.pth` holds the weights alone; beside it,
+            `best_epoch_<n>.results.json` has what that epoch predicted on the validation images, as COCO results, where
+            a `CellMetric` without a `results_file` of its own validates.
     """
 
     # Before every other hook, so that the state written is the one between two epochs.
@@ -33,8 +38,12 @@ class EpochCheckpointHook(Hook):
     def before_train(self, runner):
         self._start_epoch = runner.epoch
         if is_main_process():
-            for partial in Path(runner.work_dir).glob('.*epoch_*.partial.pth'):  # of a run killed while it wrote
+            for partial in Path(runner.work_dir).glob('.*.partial.*'):  # of a run killed while it wrote
                 partial.unlink()
+        if runner.val_loop is not None:
+            for metric in runner.val_evaluator.metrics:
+                if isinstance(metric, CellMetric) and metric.results_file is None:
+                    metric.results_file = Path(runner.work_dir, _LATEST_RESULTS)
 
     def before_train_epoch(self, runner):
         if runner.epoch > self._start_epoch:
@@ -50,13 +59,19 @@ class EpochCheckpointHook(Hook):
     def after_val_epoch(self, runner, metrics=None):
         info = runner.message_hub
         score = metrics[self.save_best]
-        if not score > info.runtime_info.get('best_score', -1.0):  # NaN, without any ground truth, is no best
+        is_best = score > info.runtime_info.get('best_score', -1.0)  # NaN, without any ground truth, is no best
+        if is_best:
+            info.update_info('best_score', float(score))
+            info.update_info('best_epoch', runner.epoch)
+        results = Path(runner.work_dir, _LATEST_RESULTS)
+        if not is_main_process():
             return
-        info.update_info('best_score', float(score))
-        info.update_info('best_epoch', runner.epoch)
-        if is_main_process():
-            self._save(runner, best_path(runner.work_dir, runner.epoch), random_states=None)
-        runner.logger.info('Best epoch so far: %d with %s %.4f', runner.epoch, self.save_best, score)
+        if is_best:
+            best = best_path(runner.work_dir, runner.epoch)
+            self._save(runner, best, random_states=None)
+            if results.exists():
+                results.replace(results_path(best))
+        results.unlink(missing_ok=True)
 
     def before_save_checkpoint(self, runner, checkpoint):  # noqa: ARG002 -- MMEngine's signature
         if self._random_states is None:
@@ -82,7 +97,8 @@ class EpochCheckpointHook(Hook):
         best = best_path(work_dir, runner.message_hub.runtime_info.get('best_epoch'))
         for path in [*work_dir.glob('epoch_*.pth'), *work_dir.glob('best_epoch_*.pth')]:
             if path not in (latest, best):
-                path.unlink()
+                for file in [*files_beside(path), path]:
+                    file.unlink(missing_ok=True)
 
     def _save(self, runner, path, random_states):
         resumable = random_states is not None
@@ -97,3 +113,13 @@ class EpochCheckpointHook(Hook):
 def best_path(work_dir, epoch):
     """Return the path of the best epoch's weights in `work_dir`."""
     return Path(work_dir) / f'best_epoch_{epoch}.pth'
+
+
+def results_path(checkpoint):
+    """Return the path of what the best epoch predicted on the validation images, beside its checkpoint."""
+    return Path(checkpoint).with_suffix('.results.json')
+
+
+def files_beside(checkpoint):
+    """Return the paths of what belongs to a checkpoint and goes with it, whether they exist or not."""
+    return results_path(checkpoint), Path(checkpoint).with_suffix('.thresholds.json')

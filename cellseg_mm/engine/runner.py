@@ -7,7 +7,7 @@ from cellseg_mm.engine.preflight import canvas_parts
 
 
 class CellRunner(Runner):
-    """Keeps the environment, the whole config and the list of hooks for the log file, and off the console.
+    """Keeps the environment, the whole config, the list of hooks and of all metrics for the log file, off the console.
 
     It warns of parts of the config that would build a canvas for each cell.
 
@@ -32,8 +32,22 @@ class CellRunner(Runner):
         for handler in logger.handlers:
             handler.handleError = _raise
             if not isinstance(handler, logging.FileHandler):
-                handler.addFilter(lambda record: record.levelno >= logging.WARNING or '\n' not in record.getMessage())
+                handler.addFilter(_is_for_the_console)
         return logger
+
+    def register_default_hooks(self, hooks=None):
+        # MMEngine takes None, for no such hook, of its own hooks only.
+        super().register_default_hooks({
+            name: hook for name, hook in (hooks or {}).items() if hook is not None or name != 'epoch_loss'})
+
+
+def _is_for_the_console(record):
+    message = record.getMessage()
+    if record.levelno >= logging.WARNING:
+        return 'will be deprecated' not in message  # MMEngine's calls of itself
+    # After an epoch MMEngine's hook logs every metric in one line.
+    is_list_of_metrics = record.module == 'logger_hook' and record.funcName in ('after_val_epoch', 'after_test_epoch')
+    return not ('\n' in message or is_list_of_metrics or message.startswith('Exp name: '))
 
 
 def _raise(record):  # noqa: ARG001 -- logging's signature

@@ -1,6 +1,7 @@
 """Training, from a config to checkpoints and curves."""
 import re
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -14,25 +15,27 @@ from cellseg_mm.engine.checkpoint import (
     matching_weights,
     read_checkpoint,
 )
-from cellseg_mm.engine.checkpoint_hook import best_path
+from cellseg_mm.engine.checkpoint_hook import best_path, files_beside
 from cellseg_mm.engine.distributed import prepare_distributed
 from cellseg_mm.engine.preflight import check_data, check_work_dir, drop_pretrained, fetch_pretrained
+from cellseg_mm.engine.run_record import RunRecordHook, data_record
 from cellseg_mm.engine.runner import CellRunner
 from cellseg_mm.errors import UserError
 from cellseg_mm.io.files import atomic_path
 from cellseg_mm.visualization.curves import plot_curves
 
 
-def train(config, work_dir, resume=None, amp=False, auto_scale_lr=False, launcher='none'):
+def train(config, work_dir, resume=None, amp=False, auto_scale_lr=False, launcher='none', tensorboard=False):
     """Train a model as its config says.
 
     Args:
         config (Config): A config from `load_config`.
-        work_dir (str | Path): Where checkpoints, logs and `curves.png` go.
+        work_dir (str | Path): Where checkpoints, logs, `curves.png` and `run.json` go.
         resume (str | Path | None): `auto` for the last epoch in `work_dir`, if there is one, or a checkpoint.
         amp (bool): Train in mixed precision: float16 on GPUs, bfloat16 on CPUs.
         auto_scale_lr (bool): Scale the learning rate with the batch size.
         launcher (str): `none`, or how the processes of a distributed run were started.
+        tensorboard (bool): Write the curves to event files of TensorBoard too, beside the logs.
 
     Returns:
         Path: The best epoch's checkpoint, or the last one's where no validation took place.
@@ -41,6 +44,8 @@ def train(config, work_dir, resume=None, amp=False, auto_scale_lr=False, launche
         UserError: Before any work is done, for all that the user can mend.
     """
     work_dir = Path(work_dir)
+    if tensorboard:
+        _use_tensorboard(config)
     check_data(config, ('train', 'val'))
     check_work_dir(work_dir)
     resume_from = last_checkpoint(work_dir) if resume == 'auto' else resume
@@ -67,6 +72,7 @@ def train(config, work_dir, resume=None, amp=False, auto_scale_lr=False, launche
         config.auto_scale_lr.enable = True
     prepare_distributed(config, launcher)
     runner = CellRunner.from_cfg(config)
+    runner.register_hook(RunRecordHook(data_record(config)))
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     if resume_from:
         check_weights(model, checkpoint, resume_from)
@@ -107,10 +113,11 @@ def _epoch_files(work_dir):
 
 def _bring_best(checkpoint, source_dir, work_dir):
     """Copy the best epoch so far along where a run is resumed in another folder."""
-    name = best_path('', checkpoint['message_hub']['runtime_info'].get('best_epoch')).name
-    if is_main_process() and (source_dir / name).is_file() and not (work_dir / name).exists():
-        with atomic_path(work_dir / name) as partial:
-            shutil.copyfile(source_dir / name, partial)
+    best = best_path(source_dir, checkpoint['message_hub']['runtime_info'].get('best_epoch'))
+    for path in (*files_beside(best), best):
+        if is_main_process() and path.is_file() and not (work_dir / path.name).exists():
+            with atomic_path(work_dir / path.name) as partial:
+                shutil.copyfile(path, partial)
 
 
 def _check_schedule(config, checkpoint, path):
@@ -132,6 +139,12 @@ def _use_amp(config):
         config.optim_wrapper.loss_scale = 'dynamic'
     else:
         config.optim_wrapper.type = 'CPUAmpOptimWrapper'
+
+
+def _use_tensorboard(config):
+    if find_spec('tensorboard') is None:
+        raise UserError('--tensorboard needs a package that is not installed: pip install tensorboard')
+    config.visualizer.vis_backends = [*config.visualizer.get('vis_backends', []), dict(type='TensorboardVisBackend')]
 
 
 def _checkpoint_bytes(model):

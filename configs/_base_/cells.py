@@ -10,6 +10,12 @@ train_pipeline = [
     dict(type='Resize', scale=(1333, 800), keep_ratio=True),
     dict(type='PackDetInputs'),
 ]
+val_pipeline = [  # with the true cells, for the validation loss
+    dict(type='LoadTiffImage'),
+    dict(type='LoadCellAnnotations'),
+    dict(type='Resize', scale=(1333, 800), keep_ratio=True),
+    dict(type='PackDetInputs'),
+]
 test_pipeline = [
     dict(type='LoadTiffImage'),
     dict(type='Resize', scale=(1333, 800), keep_ratio=True),
@@ -37,7 +43,7 @@ val_dataloader = dict(
         ann_file='annotations/val.json',
         metainfo=dict(classes=classes),
         test_mode=True,
-        pipeline=test_pipeline))
+        pipeline=val_pipeline))
 test_dataloader = dict(
     batch_size=1,
     num_workers=2,

@@ -6,6 +6,7 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=20),
     param_scheduler=dict(type='ParamSchedulerHook'),
+    epoch_loss=dict(type='EpochLossHook'),
     checkpoint=dict(type='EpochCheckpointHook', save_best='cells/AP50_dense'),
     sampler_seed=dict(type='DistSamplerSeedHook'))
 env_cfg = dict(

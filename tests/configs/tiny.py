@@ -8,13 +8,19 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
+val_pipeline = [
+    dict(type='LoadTiffImage'),
+    dict(type='LoadCellAnnotations'),
+    dict(type='Resize', scale_factor=1.0, keep_ratio=True),
+    dict(type='PackDetInputs'),
+]
 test_pipeline = [
     dict(type='LoadTiffImage'),
     dict(type='Resize', scale_factor=1.0, keep_ratio=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 train_dataloader = dict(batch_size=2, num_workers=1, dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(num_workers=0, dataset=dict(pipeline=test_pipeline))
+val_dataloader = dict(num_workers=0, dataset=dict(pipeline=val_pipeline))
 test_dataloader = dict(num_workers=0, dataset=dict(pipeline=test_pipeline))
 max_dets = 50
 

@@ -1,0 +1,45 @@
+import json
+
+import pytest
+import torch
+
+from cellseg_mm.engine.run_record import data_record, hardware, versions
+
+
+def test_the_data_are_counted_from_the_annotation_files(tiny_config, tiny_data):
+    record = data_record(tiny_config)
+    for split in ('train', 'val'):
+        annotations = json.loads((tiny_data / f'annotations/{split}.json').read_text())
+        assert record[f'{split}_images'] == len(annotations['images']) > 0
+        assert record[f'{split}_cells'] == len(annotations['annotations']) > 0
+    assert 'groups, by appearance' in record['grouping']
+
+
+@pytest.mark.parametrize('info', [None, {}, 'words'])
+def test_files_of_other_programs_do_not_say_how_they_were_split(tiny_config, tiny_data, tmp_path, info):
+    (tmp_path / 'annotations').mkdir()
+    for split in ('train', 'val'):
+        annotations = json.loads((tiny_data / f'annotations/{split}.json').read_text())
+        (tmp_path / f'annotations/{split}.json').write_text(json.dumps(annotations | {'info': info}))
+    tiny_config.data_root = str(tmp_path)
+    assert data_record(tiny_config)['grouping'] == ''
+
+
+@pytest.mark.parametrize(('home', 'written'), [
+    ('/home/ada', '~/cells'), ('/home/ad', '/home/ada/cells'), ('/', '/home/ada/cells')])
+def test_the_home_directory_is_not_told(tiny_config, tiny_data, monkeypatch, home, written):
+    from cellseg_mm.engine import run_record
+    monkeypatch.setattr(run_record, 'read_annotations', lambda _: {'images': [], 'annotations': []})
+    monkeypatch.setenv('HOME', home)
+    tiny_config.data_root = '/home/ada/cells'
+    assert data_record(tiny_config)['root'] == written
+
+
+def test_the_machine_and_the_packages_are_described():
+    machine = hardware()
+    assert machine['processor']
+    assert machine['cores'] >= 1
+    assert machine['memory_gb'] > 0.1
+    assert len(machine['gpus']) == torch.cuda.device_count()
+    assert versions()['torch'] == torch.__version__
+    assert versions().keys() == {'python', 'cellseg_mm', 'torch', 'torchvision', 'mmdet', 'mmcv', 'mmengine', 'numpy'}
