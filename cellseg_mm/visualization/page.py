@@ -21,6 +21,7 @@ MISSING = '\N{EN DASH}'
 INK, GREY, LIGHT, ACCENT = '#1d2733', '#66717e', '#e4e8ec', '#0b62a8'
 _FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif'
 _CHART_HEIGHT = 360
+_LONG = 15  # rows of a table, from which on it scrolls by itself
 _AXIS = dict(gridcolor=LIGHT, linecolor='#b9c1c9', showline=True, zeroline=False, ticks='outside', ticklen=4,
              tickcolor='#b9c1c9', automargin=True, title=dict(standoff=10, font=dict(size=13, color=GREY)))
 _LOOK = go.layout.Template(layout=dict(
@@ -99,12 +100,26 @@ def tiles(figures):
     return Markup('<div class="tiles">{}</div>').format(Markup('').join(tile.format(*figure) for figure in figures))
 
 
+def facts(rows):
+    """Names and what belongs to each.
+
+    Args:
+        rows (list[tuple[str, str]]): (name, text).
+
+    Returns:
+        Markup: HTML.
+    """
+    row = Markup('<dt>{}</dt><dd>{}</dd>')
+    return Markup('<dl>{}</dl>').format(Markup('').join(row.format(*pair) for pair in rows))
+
+
 def chart(figure):
     """A plotly figure in the page's look, zoomable and as wide as its place; the library comes with the page.
 
     Args:
-        figure (plotly.graph_objects.Figure): Left as it is. Its title is set above it as text of the page. Texts in
-            it are plotly's own HTML: escape names that are not yours.
+        figure (plotly.graph_objects.Figure): Left as it is; of SVG traces, since those by WebGL need more than the
+            page's policy lets them. Its title is set above it as text of the page; other texts in it are plotly's own
+            HTML: escape names that are not yours.
 
     Returns:
         Markup: HTML.
@@ -135,7 +150,7 @@ def table(columns, rows, caption='', sortable=False):
     """
     numeric = [_is_numeric([row[index] for row in rows]) for index in range(len(columns))]
     return Markup(_TEMPLATES.get_template('table.html').render(  # noqa: S704 -- the template escapes
-        caption=caption, sortable=sortable, columns=list(zip(columns, numeric, strict=True)),
+        caption=caption, sortable=sortable, long=len(rows) > _LONG, columns=list(zip(columns, numeric, strict=True)),
         rows=[[(*_cell(cell), right) for cell, right in zip(row, numeric, strict=True)] for row in rows]))
 
 
@@ -153,6 +168,19 @@ def picture(bgr, alt, quality=85):
     data = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     return Markup('<img src="data:image/jpeg;base64,{}" width="{}" height="{}" alt="{}">').format(
         base64.b64encode(data).decode(), bgr.shape[1], bgr.shape[0], alt)
+
+
+def swatch(colour, text):
+    """A text after a patch of its colour.
+
+    Args:
+        colour (str): In CSS.
+        text (str): The text.
+
+    Returns:
+        Markup: HTML.
+    """
+    return Markup('<i class="swatch" style="background: {}"></i>{}').format(colour, text)
 
 
 def css_colours(count):
