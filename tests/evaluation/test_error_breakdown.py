@@ -133,7 +133,7 @@ def obvious_breakdown(pairs, num_classes, max_dets, as_tidecv=False):
     return now, found
 
 
-@given(st.integers(0, 10**6), st.booleans(), st.sampled_from([0, 0.2]), st.sampled_from([1, 3, 1000]))
+@given(st.integers(0, 10**6), st.booleans(), st.sampled_from([0, 0.4]), st.sampled_from([1, 3, 1000]))
 @settings(max_examples=60)
 def test_costs_are_those_of_the_obvious_loops(seed, tenths, ignored, max_dets):
     pairs = random_pairs(seed, images=2, ignored=ignored, tenths=tenths)
@@ -238,6 +238,17 @@ def test_predictions_in_images_without_cells_are_background():
 def test_what_matches_an_ignored_cell_is_no_error_and_that_cell_is_not_missed():
     assert breakdown([pair([(0, CELL), (0, FAR, 1, True)], [(0, FAR, 0.9), (0, CELL, 0.5)])]) == costs()
     assert breakdown([pair([(0, CELL), (0, FAR, 1, True)], [(0, CELL, 0.5)])]) == costs()
+
+
+def test_what_matches_an_ignored_cell_finds_no_other():
+    assert breakdown([pair([(0, CELL), (0, SLIGHTLY, 1, True)], [(0, SLIGHTLY, 0.9)])]) == costs(missed=1)
+
+
+def test_of_cells_of_equal_iou_the_first_was_meant():
+    # Between two cells, of which the second is found: the first gets it.
+    found = breakdown([pair([(0, [0, 0, 10, 10]), (0, [20, 0, 10, 10])],
+                            [(0, [5, 0, 20, 10], 0.9), (0, [20, 0, 10, 10], 0.8)])])
+    assert found == costs(localisation=1 - 51 / 101 / 2)
 
 
 def test_beyond_the_cap_nothing_counts():

@@ -36,7 +36,7 @@ def f1_by_score(pairs, labels, max_dets):
 @settings(max_examples=30)
 def test_thresholds_are_the_best_of_all_and_of_the_best_the_highest(seed, tenths, max_dets, num_labels):
     # With two labels of three classes, the third has neither cells nor predictions.
-    pairs = random_pairs(seed, images=2, classes=num_labels, predictions=20, ignored=0.1, tenths=tenths)
+    pairs = random_pairs(seed, images=2, classes=num_labels, predictions=20, ignored=0.3, tenths=tenths)
     found = thresholds_of(pairs, max_dets)
     matches = match_detections(pairs, 3)
     counts = (matches.rank < max_dets) & ~matches.ignored[:, 0]
@@ -101,8 +101,11 @@ def test_where_nothing_is_right_the_threshold_is_a_half(pairs):
 
 
 def test_ignored_predictions_and_those_beyond_the_cap_have_no_say():
-    image = pair([(0, CELL), (0, FAR, 1, True)], [(0, FAR, 0.9), (0, CELL, 0.7), (0, OTHER, 0.3)])
-    assert thresholds_of([image], classes=['round']) == {'round': 0.5}
+    ignored = (0, FAR, 1, True)
+    image = pair([(0, CELL), ignored], [(0, CELL, 0.9), (0, FAR, 0.8), (0, [0, 0, 5, 5], 0.7)])
+    assert thresholds_of([image], classes=['round']) == {'round': 0.8}
+    image = pair([(0, CELL), (0, OTHER), ignored], [(0, FAR, 0.9), (0, CELL, 0.7), (0, OTHER, 0.3)])
+    assert thresholds_of([image], classes=['round']) == {'round': 0.3}
     assert thresholds_of([image], max_dets=2, classes=['round']) == {'round': 0.7}
 
 
