@@ -8,6 +8,7 @@ from mmengine.registry import HOOKS
 from cellseg_mm.engine.checkpoint import message_hub_to_plain, plain_to_message_hub
 from cellseg_mm.engine.seeding import random_state, set_random_state
 from cellseg_mm.evaluation.cell_metric import CellMetric
+from cellseg_mm.evaluation.operating_point import thresholds_path
 from cellseg_mm.io.files import atomic_path
 
 _LATEST_RESULTS = '.val-results-latest.json'
@@ -122,4 +123,4 @@ def results_path(checkpoint):
 
 def files_beside(checkpoint):
     """Return the paths of what belongs to a checkpoint and goes with it, whether they exist or not."""
-    return results_path(checkpoint), Path(checkpoint).with_suffix('.thresholds.json')
+    return results_path(checkpoint), thresholds_path(checkpoint)

@@ -1,3 +1,4 @@
+import json
 import os
 import resource
 import shutil
@@ -5,10 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime
 
 import pytest
 import torch
 from conftest import REPOSITORY, TINY_CONFIG, run_tool
+
+from cellseg_mm.engine.checkpoint_hook import results_path
+from cellseg_mm.engine.epoch_loss_hook import validation_losses
+from cellseg_mm.engine.runner import CellRunner
+from cellseg_mm.engine.testing import validate
+from cellseg_mm.visualization.curves import read_epochs
 
 # Kills its process halfway through the second checkpoint that it writes.
 KILLED_WHILE_WRITING = """
@@ -34,9 +42,10 @@ def train_arguments(data, work_dir):
 @pytest.fixture(scope='module')
 def trained(tiny_data, tmp_path_factory):
     """The work dir of an uninterrupted training."""
-    work_dir = tmp_path_factory.mktemp('trained')
+    work_dir = tmp_path_factory.mktemp('trained') / 'work'
     run = run_tool('train', *train_arguments(tiny_data, work_dir))
     assert run.returncode == 0, run.stderr
+    (work_dir.parent / 'console.txt').write_text(run.stdout)
     assert run.stdout.splitlines()[-1].startswith(f'best checkpoint: {work_dir}/best_epoch_')
     return work_dir
 
@@ -45,7 +54,7 @@ def load(path):
     return torch.load(path, weights_only=True)
 
 
-def assert_same_run(work_dir, expected_dir):
+def assert_same_weights(work_dir, expected_dir):
     found, expected = load(work_dir / 'epoch_3.pth'), load(expected_dir / 'epoch_3.pth')
     assert found['state_dict'].keys() == expected['state_dict'].keys()
     for name, tensor in expected['state_dict'].items():
@@ -53,10 +62,19 @@ def assert_same_run(work_dir, expected_dir):
     for key in ('step', 'exp_avg_sq'):
         for index, state in expected['optimizer']['state'].items():
             assert torch.equal(found['optimizer']['state'][index][key], state[key])
+
+
+def assert_same_run(work_dir, expected_dir):
+    assert_same_weights(work_dir, expected_dir)
+    found, expected = load(work_dir / 'epoch_3.pth'), load(expected_dir / 'epoch_3.pth')
     assert found['param_schedulers'] == expected['param_schedulers']
     for key in ('best_score', 'best_epoch'):
         assert found['message_hub']['runtime_info'][key] == expected['message_hub']['runtime_info'][key]
-    assert {path.name for path in work_dir.glob('*.pth')} == {path.name for path in expected_dir.glob('*.pth')}
+    assert read_epochs(work_dir) == read_epochs(expected_dir)
+    assert {path.name for path in work_dir.glob('*epoch_*')} == {path.name for path in expected_dir.glob('*epoch_*')}
+    (found, ), (expected, ) = (folder.glob('best_epoch_*.results.json') for folder in (work_dir, expected_dir))
+    assert found.read_text() == expected.read_text()
+    assert not list(work_dir.glob('.*'))
 
 
 def test_training_leaves_the_last_and_the_best_epoch_and_curves(trained):
@@ -66,13 +84,64 @@ def test_training_leaves_the_last_and_the_best_epoch_and_curves(trained):
     assert (trained / 'curves.png').stat().st_size > 10_000
     best, = trained.glob('best_epoch_*.pth')
     assert load(best).keys() == {'meta', 'state_dict'}
-    assert not list(trained.glob('.*partial*'))
+    assert not list(trained.glob('.*'))
 
 
-def test_the_same_seed_gives_the_same_weights(trained, tiny_data, tmp_path):
-    run = run_tool('train', *train_arguments(tiny_data, tmp_path))
+def test_every_epoch_has_both_losses_and_one_line_on_the_console(trained):
+    epochs = read_epochs(trained)
+    assert [record['step'] for record in epochs] == [1, 2, 3]
+    lines = [line for line in (trained.parent / 'console.txt').read_text().splitlines() if ' - INFO - Epoch ' in line]
+    assert len(lines) == 3
+    for epoch, (record, line) in enumerate(zip(epochs, lines, strict=True), 1):
+        train, val = record['epoch/train_loss'], record['epoch/val_loss']
+        for total, prefix in ((train, 'epoch/train_loss_'), (val, 'epoch/val_loss_')):
+            assert total == pytest.approx(sum(value for key, value in record.items() if key.startswith(prefix)))
+        assert f'Epoch {epoch} of 3: loss {train:.3f} in training, {val:.3f} in validation' in line
+        assert ('AP50 ' in line) == (epoch > 1)  # validated at the second and the last
+    assert 'cells/AP75_dense/class1' not in (trained.parent / 'console.txt').read_text()
+    log, = trained.glob('*/*.log')
+    assert 'cells/AP75_dense/class1' in log.read_text()
+
+
+def test_the_validation_loss_is_that_of_the_weights_after_the_epoch(trained, tiny_config):
+    runner = CellRunner(tiny_config.model, str(trained.parent / 'again'), experiment_name='val_loss',
+                        default_scope='mmdet', cfg=tiny_config)
+    runner.model.load_state_dict(load(trained / 'epoch_3.pth')['state_dict'])
+    losses = []
+    for batch in runner.build_dataloader(tiny_config.val_dataloader):
+        torch.manual_seed(0)
+        losses.append(float(validation_losses(runner.model.eval(), batch)['loss']))
+    assert len(losses) > 1
+    assert read_epochs(trained)[-1]['epoch/val_loss'] == pytest.approx(sum(losses) / len(losses))
+
+
+def test_the_same_seed_gives_the_same_weights_with_and_without_the_validation_loss(trained, tiny_data, tmp_path):
+    run = run_tool('train', *train_arguments(tiny_data, tmp_path), 'default_hooks.epoch_loss=None')
     assert run.returncode == 0, run.stderr
-    assert_same_run(tmp_path, trained)
+    assert read_epochs(tmp_path) == []
+    assert_same_weights(tmp_path, trained)
+
+
+def test_the_best_epochs_predictions_are_those_of_its_weights_and_know_no_true_cell(trained, tiny_config, tmp_path):
+    best, = trained.glob('best_epoch_*.pth')
+    tiny_config.val_dataloader.dataset.pipeline = tiny_config.test_dataloader.dataset.pipeline
+    assert 'LoadCellAnnotations' not in str(tiny_config.val_dataloader)
+    validate(tiny_config, best, tmp_path)
+    assert json.loads((tmp_path / 'val-results.json').read_text()) == json.loads(results_path(best).read_text())
+
+
+def test_the_run_is_on_record(trained, tiny_data):
+    record = json.loads((trained / 'run.json').read_text())
+    assert record['command'].endswith(f'--work-dir {trained} --cfg-options data_root={tiny_data}')
+    assert datetime.fromisoformat(record['started']) < datetime.now().astimezone()
+    assert 0 < record['seconds'] < 280
+    assert (record['epochs'], record['seed'], record['processes']) == (3, 0, 1)
+    assert record['parameters'] == sum(
+        tensor.numel() for name, tensor in load(trained / 'epoch_3.pth')['state_dict'].items()
+        if not name.endswith(('running_mean', 'running_var', 'num_batches_tracked')))
+    assert 100 < record['peak_memory_mb']['cpu'] < 10_000
+    assert (record['peak_memory_mb']['gpu'] is None) == (not torch.cuda.is_available())
+    assert record['data']['root'] == str(tiny_data)
 
 
 def test_a_run_killed_while_training_resumes_to_the_same_weights(trained, tiny_data, tmp_path):
@@ -87,9 +156,14 @@ def test_a_run_killed_while_training_resumes_to_the_same_weights(trained, tiny_d
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / 'epoch_3.pth').exists()
+    killed = json.loads((tmp_path / 'run.json').read_text())
+    assert killed['epochs'] >= 1
     run = run_tool('train', *arguments, '--resume')
     assert run.returncode == 0, run.stderr
     assert_same_run(tmp_path, trained)
+    record = json.loads((tmp_path / 'run.json').read_text())
+    assert (record['started'], record['epochs']) == (killed['started'], 3)
+    assert record['seconds'] > killed['seconds']
 
 
 def test_a_run_killed_while_it_writes_a_checkpoint_resumes_to_the_same_weights(trained, tiny_data, tmp_path):
@@ -113,7 +187,11 @@ def test_a_training_goes_on_in_another_folder_with_its_best_epoch(trained, tiny_
     run = run_tool('train', *arguments, 'train_cfg.max_epochs=4', '--resume', trained / 'epoch_3.pth')
     assert run.returncode == 0, run.stderr
     assert (tmp_path / 'epoch_4.pth').exists()
-    assert any(tmp_path.glob('best_epoch_*.pth'))
+    best, = tmp_path.glob('best_epoch_*.pth')
+    assert results_path(best).is_file()
+    records = [json.loads((folder / 'run.json').read_text()) for folder in (trained, tmp_path)]
+    assert records[0]['started'] == records[1]['started']
+    assert records[0]['seconds'] < records[1]['seconds']
     assert (trained / 'epoch_3.pth').exists()
 
 
@@ -150,8 +228,9 @@ def test_a_disk_that_fills_up_ends_in_one_line(tiny_data, tmp_path):
     assert not list(tmp_path.glob('.*partial*'))
 
 
-def test_mixed_precision_and_a_scaled_learning_rate(tiny_data, tmp_path):
-    run = run_tool('train', TINY_CONFIG, '--work-dir', tmp_path, '--amp', '--auto-scale-lr', '--cfg-options',
+def test_mixed_precision_a_scaled_learning_rate_and_curves_for_tensorboard(tiny_data, tmp_path):
+    run = run_tool('train', TINY_CONFIG, '--work-dir', tmp_path, '--amp', '--auto-scale-lr', '--tensorboard',
+                   '--cfg-options',
                    f'data_root={tiny_data}', 'train_cfg.max_epochs=1')
     assert run.returncode == 0, run.stderr
     checkpoint = load(tmp_path / 'epoch_1.pth')
@@ -159,6 +238,14 @@ def test_mixed_precision_and_a_scaled_learning_rate(tiny_data, tmp_path):
     assert 'CPUAmpOptimWrapper' in (tmp_path / 'tiny.py').read_text() or torch.cuda.is_available()
     # Batches of 2 where the rate was chosen for 4.
     assert checkpoint['optimizer']['param_groups'][0]['initial_lr'] == pytest.approx(0.0004 / 2)
+    event_accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
+    events, = tmp_path.glob('*/vis_data/events.out.tfevents.*')
+    curves = event_accumulator.EventAccumulator(str(events)).Reload()
+    epoch, = read_epochs(tmp_path)
+    for name in ('epoch/train_loss', 'epoch/val_loss'):
+        value, = curves.Scalars(name)
+        assert (value.step, value.value) == (1, pytest.approx(epoch[name]))
+    assert {'loss', 'lr', 'cells/AP50_dense', 'cells/AP50_cap100'} <= set(curves.Tags()['scalars'])
 
 
 def test_two_processes_train_together_and_test_as_one_does(tiny_data, tmp_path):
@@ -168,6 +255,8 @@ def test_two_processes_train_together_and_test_as_one_does(tiny_data, tmp_path):
     assert run.returncode == 0, run.stderr
     best, = tmp_path.glob('best_epoch_1.pth')
     assert len(load(tmp_path / 'epoch_1.pth')['random_states']) == 2
+    assert json.loads((tmp_path / 'run.json').read_text())['processes'] == 2
+    assert read_epochs(tmp_path)[0].keys() >= {'epoch/train_loss', 'epoch/val_loss'}
     metrics = []
     for name, launch, launcher in (('one', (sys.executable, ), 'none'), ('two', torchrun, 'pytorch')):
         run = run_tool('test', TINY_CONFIG, best, '--work-dir', tmp_path / name, '--launcher', launcher,
@@ -202,3 +291,12 @@ def test_what_the_user_can_mend_is_one_line_and_exit_status_2(call_tool, tiny_da
     assert line.startswith('error: ')
     assert message in line
     assert (tmp_path / 'used/epoch_1.pth').read_bytes() == b'precious'
+
+
+def test_tensorboard_where_it_is_not_installed_says_how_to_install_it(call_tool, tiny_data, tmp_path, monkeypatch):
+    monkeypatch.setattr('cellseg_mm.engine.training.find_spec', lambda _: None)
+    status, _, errors = call_tool('train', *train_arguments(tiny_data, tmp_path / 'new'), '--tensorboard')
+    assert status == 2
+    assert errors.strip().splitlines() == [
+        'error: --tensorboard needs a package that is not installed: pip install tensorboard']
+    assert not (tmp_path / 'new').exists()
