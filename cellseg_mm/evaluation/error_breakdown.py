@@ -27,11 +27,11 @@ def error_breakdown(pairs, matches, max_dets):
     Mended, it does not count. Wherever mending gives a cell several predictions, the highest score keeps it and the
     others are gone.
 
-    What is mended alone does not add up to what mending everything would bring. The paper's toolbox, tidecv, deviates
-    from the paper in this: it keeps a cell's match even against a higher score that was mended; a classification and a
-    localisation error with one cell exclude each other even though only one type is mended at a time; ignored
-    predictions are errors; a class of which every cell is missed stays at zero once they do not count, where it is
-    perfect here; and its cap is on all classes of an image together.
+    What the types cost does not add up to what all of them cost together. Where the paper's toolbox, tidecv, deviates
+    from the paper: a cell keeps its match even against a higher score that was mended; classification and localisation
+    errors of one cell exclude each other although only one type is mended at a time. Where the paper leaves it open:
+    there, ignored predictions are errors too, a class whose cells are all missed stays at zero when none counts any
+    more (here it is perfect), classes without cells count as zero, and the cap is on all classes of an image together.
 
     Args:
         pairs (Sequence[ImagePair]): With all predictions.
