@@ -1,0 +1,210 @@
+"""A viewer of cells for HTML pages: panes of one image that zoom and pan together, with switches."""
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from cellseg_mm.evaluation.instances import Instances
+from cellseg_mm.evaluation.matching import match_cells
+from cellseg_mm.structures.compiled import compiled
+from cellseg_mm.visualization.page import css_colours
+
+# What can be said of a cell: its name, how its outline is drawn, and what it means.
+_STATUSES = (
+    ('found', 'solid', 'a true cell that a prediction of its class matches'),
+    ('right', 'solid', 'a prediction that matches a true cell of its class'),
+    ('missed', 'dashed', 'a true cell that no prediction matches'),
+    ('spurious', 'dashed', 'a prediction that matches no true cell'),
+    ('confused', 'dotted', 'matched, but by a cell of another class'),
+)
+_STATUS_INDEX = {name: index for index, (name, _, _) in enumerate(_STATUSES)}
+_ALPHABET = np.frombuffer(b'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_', np.uint8)
+_QUALITY = 90
+_THUMBNAIL = 96
+_TEMPLATES = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).with_name('templates')), autoescape=True,
+                                trim_blocks=True, lstrip_blocks=True)
+_TEMPLATES.policies['json.dumps_kwargs'] = {'separators': (',', ':')}
+
+
+@dataclass(frozen=True)
+class Pane:
+    """N cells over an image.
+
+    Attributes:
+        title (str): Plain text, such as 'Prediction'.
+        instances (Instances): N of them. Scores are shown unless all are 1.
+        statuses (list[str]): N of 'found', 'confused' and 'missed' for true cells, 'right', 'confused' and 'spurious'
+            for predictions.
+        partners (ndarray | None): int (N,), index of the cell in the first pane that each matches, -1 for none; None
+            for the first pane itself.
+    """
+
+    title: str
+    instances: Instances
+    statuses: list
+    partners: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class ViewerImage:
+    """An image, and the panes that show it.
+
+    Attributes:
+        title (str): Plain text; short, as it stands under a thumbnail.
+        caption (str): Plain text of a line or two, shown with the image.
+        bgr (ndarray): uint8 (H, W, 3).
+        panes (list[Pane]): At least one; of the same size as the image.
+        mpp (float | None): Micrometres per pixel.
+    """
+
+    title: str
+    caption: str
+    bgr: np.ndarray
+    panes: list
+    mpp: float | None = None
+
+
+def compared(pair):
+    """Ground truth and prediction as two panes, their cells matched at a mask IoU above 0.5.
+
+    Args:
+        pair (ImagePair): As `ImagePair.confident` gives it.
+
+    Returns:
+        list[Pane]: The true cells, 'found', 'confused' (matched by a prediction of another class) or 'missed'; and the
+            predictions, 'right', 'confused' or 'spurious'.
+    """
+    i, j, _ = match_cells(pair)
+    same = pair.truth.labels[i] == pair.predicted.labels[j]
+    truth, predicted = np.full(len(pair.truth), 'missed', 'U8'), np.full(len(pair.predicted), 'spurious')
+    truth[i], predicted[j] = np.where(same, 'found', 'confused'), np.where(same, 'right', 'confused')
+    partners = np.full(len(pair.predicted), -1)
+    partners[j] = i
+    return [Pane('Ground truth', pair.truth, truth.tolist()),
+            Pane('Prediction', pair.predicted, predicted.tolist(), partners)]
+
+
+def viewer(images, classes):
+    """HTML of a viewer that shows one image of several at a time, the same in each pane under other cells.
+
+    It is complete in itself, styles and script included, and neither touches the page around it nor other viewers.
+
+    Args:
+        images (list[ViewerImage]): At least one; all with as many panes as the first.
+        classes (Sequence[str]): Names of the classes, plain text.
+
+    Returns:
+        Markup: HTML.
+    """
+    legends = []
+    for panes in zip(*(image.panes for image in images), strict=True):
+        present = {status for pane in panes for status in pane.statuses}
+        legends.append([(index, *status) for index, status in enumerate(_STATUSES) if status[0] in present])
+    colours = css_colours(len(classes))
+    html = _TEMPLATES.get_template('viewer.html').render(
+        images=[(image.title, _data_uri(_thumbnail(image.bgr), 80), _data(image)) for image in images],
+        panes=list(zip(images[0].panes, legends, strict=True)), classes=list(zip(classes, colours, strict=True)),
+        settings={'classes': list(classes), 'colours': colours, 'alphabet': _ALPHABET.tobytes().decode(),
+                  'statuses': [status[:2] for status in _STATUSES]})
+    return Markup(html)  # noqa: S704 -- the template escapes
+
+
+def _data(image):
+    height, width = image.bgr.shape[:2]
+    return {'source': _data_uri(image.bgr, _QUALITY), 'caption': image.caption, 'width': width, 'height': height,
+            'mpp': image.mpp, 'panes': [_cells(pane) for pane in image.panes]}
+
+
+def _cells(pane):
+    """Of each cell its class, status, score (None where all are 1), partner (-1 for none) and outline."""
+    count = len(pane.instances)
+    scores = pane.instances.scores.round(3).tolist()
+    if all(score == 1 for score in scores):
+        scores = [None] * count
+    partners = [-1] * count if pane.partners is None else pane.partners.tolist()
+    statuses = [_STATUS_INDEX[status] for status in pane.statuses]
+    return list(zip(pane.instances.labels.tolist(), statuses, scores, partners, outlines(pane.instances.masks),
+                    strict=True))
+
+
+def _data_uri(bgr, quality):
+    encoded = cv2.imencode('.webp', bgr, [cv2.IMWRITE_WEBP_QUALITY, quality])[1]
+    return f'data:image/webp;base64,{base64.b64encode(encoded).decode()}'
+
+
+def _thumbnail(bgr):
+    scale = _THUMBNAIL / min(bgr.shape[:2])
+    side = min(bgr.shape[:2])
+    top, left = (bgr.shape[0] - side) // 2, (bgr.shape[1] - side) // 2
+    return cv2.resize(bgr[top:top + side, left:left + side], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+
+
+def outlines(masks):
+    """The exact outlines of masks along the edges of their pixels, in about a third of a byte for a pixel's edge.
+
+    A closed loop starts at the corner (x, y) of pixels to the right, and goes on by one pixel's edge at a time, the
+    mask always to its right; so outer loops run clockwise and those around holes the other way, and filled by either
+    rule, nonzero or even-odd, the loops of a mask are its pixels. Before each further edge it goes straight on (0),
+    turns right (1) or left (2); 3 says that the loop is closed. A letter holds three of these, the first in its lowest
+    two bits; letters are numbered as in the URL-safe alphabet of base64.
+
+    Args:
+        masks (LocalMasks): N masks.
+
+    Returns:
+        list[list]: N outlines: x, y and letters of one loop after another, as int, int, str, int, int, str...
+    """
+    values, loops = _trace(masks.pixels, masks.boxes, masks.offsets)
+    letters = _ALPHABET[values].tobytes().decode()
+    ends = np.append(loops[:, 3], len(letters))[1:].tolist()
+    found = [[] for _ in range(len(masks))]
+    for (cell, x, y, start), end in zip(loops.tolist(), ends, strict=True):
+        found[cell] += x, y, letters[start:end]
+    return found
+
+
+@compiled
+def _trace(pixels, boxes, offsets):
+    """Values of letters, uint8, and int64 (L, 4) of cell, x, y and first letter of each loop."""
+    edges = 0
+    for i in range(len(boxes)):
+        _, _, w, h = boxes[i]
+        edges += 2 * (w * h + w + h)
+    letters, loops = np.empty(edges, np.uint8), np.empty((edges // 4, 4), np.int64)
+    size = count = 0
+    for i in range(len(boxes)):
+        x, y, w, h = boxes[i]
+        padded = np.zeros((h + 2, w + 2), np.uint8)
+        padded[1:-1, 1:-1] = pixels[offsets[i]:offsets[i + 1]].reshape(h, w)
+        seen = np.zeros((h + 2, w + 2), np.bool_)
+        for top in range(1, h + 1):
+            for left in range(1, w + 1):
+                if not padded[top, left] or padded[top - 1, left] or seen[top, left]:
+                    continue
+                loops[count] = i, x + left - 1, y + top - 1, size
+                count += 1
+                row, column, direction, letter, place = top, left, 0, 0, 0
+                while True:
+                    if direction == 0:
+                        seen[row, column] = True
+                    column += (direction == 0) - (direction == 2)
+                    row += (direction == 1) - (direction == 3)
+                    # The pixels ahead, to the right and to the left of the way.
+                    right = padded[row - (direction >= 2), column - (direction == 1 or direction == 2)]
+                    ahead = padded[row - (direction == 0 or direction == 3), column - (direction >= 2)]
+                    turn = 0 if right and not ahead else 2 if right else 1
+                    direction = (direction + (0, 1, 3)[turn]) % 4
+                    closed = row == top and column == left and direction == 0
+                    letter |= (3 if closed else turn) << 2 * place
+                    place += 1
+                    if closed or place == 3:
+                        letters[size] = letter
+                        size += 1
+                        letter = place = 0
+                    if closed:
+                        break
+    return letters[:size], loops[:count]
