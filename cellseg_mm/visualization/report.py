@@ -9,6 +9,7 @@ from markupsafe import Markup
 from cellseg_mm.errors import CellDataError
 from cellseg_mm.evaluation.coco_ap import FIGURES, SIZES
 from cellseg_mm.evaluation.confusion import judge
+from cellseg_mm.evaluation.uncertainty import FEW_GROUPS
 from cellseg_mm.io.files import write_text
 from cellseg_mm.io.image import read_image
 from cellseg_mm.visualization import charts
@@ -46,7 +47,6 @@ _ERRORS = {
 }
 _BEST, _WORST = 3, 4  # how many images are shown
 _ENOUGH_CELLS = 10  # in an image of fewer, one cell decides AP50
-_ENOUGH_GROUPS = 10  # of fewer, resamples hold too few different ones
 _LEVEL = 0.02  # a validation loss within this share of its minimum has not risen
 
 
@@ -88,7 +88,7 @@ def _glance(run):
         steps = {key: xy for key, xy in run.history.scores.items() if run.best_epoch in xy[0]}
         figures = {key: y[x.index(run.best_epoch)] for key, (x, y) in steps.items()}
         note = ('There is no evaluation of the best epoch yet; this is what was logged while training.' if figures else
-                'There has been no validation yet.')
+                'No validation has been logged yet.')
         return Section('At a glance', tiles(_tiles(figures, {})), note)
     metrics, intervals = (run.evaluation.get(key) or {} for key in ('metrics', 'intervals'))
     every = table(['figure', 'value', '95% interval'],
@@ -115,7 +115,7 @@ def _evidence(run):
     if run.evaluation.get('intervals'):
         text += (' The 95% intervals come from drawing whole groups anew, since images of one group are alike; a '
                  'difference smaller than they are wide may be chance.')
-        if groups < _ENOUGH_GROUPS:
+        if groups < FEW_GROUPS:
             text += ' With so few groups the intervals are rough themselves.'
     text += ' The best epoch was chosen on these same images'
     source = run.evaluation.get('thresholds_from')
@@ -216,8 +216,8 @@ def _classes(run):
         body = join(body, beside(*(chart(draw(matrix, run.classes)) for draw in (charts.confusion, charts.fates))))
     return Section(
         'Classes', body, 'AP regards all predictions. All else regards those of a score at or above the threshold of '
-        'their class, matched at a mask IoU above 0.5. In the last row AP and PQ are means of the classes; F1, precision '
-        'and recall are those of cells of any class.')
+        'their class, matched at a mask IoU above 0.5. In the last row AP and PQ are means of the classes; F1, '
+        'precision and recall are those of cells of any class.')
 
 
 def _curves_and_errors(run):
@@ -233,8 +233,8 @@ def _curves_and_errors(run):
     if curves:
         parts.append(beside(*map(chart, curves)))
     if is_known(calibration_error):
-        parts.append(paragraph('Calibration: below the dotted line the model is surer than it is right. On average score '
-                               f'and share lie {calibration_error:.3f} apart (expected calibration error).'))
+        parts.append(paragraph('Calibration: below the dotted line the model is surer than it is right. On average '
+                               f'score and share lie {calibration_error:.3f} apart (expected calibration error).'))
     if any(map(is_known, costs.values())):
         explained = table(['error', 'AP50 lost', 'what it is'],
                           [[name, costs[name], text] for name, text in _ERRORS.items() if name in costs])
@@ -277,7 +277,7 @@ def _images(run):
         if pair is None:
             continue
         try:
-            image = _read_image(Path(run.config.data_root, pair.name), pair)
+            image = _read_image(Path(run.config.get('data_root', ''), pair.name), pair)
         except (CellDataError, OSError) as error:
             parts.append(paragraph(f'{title} is not shown: {error}'))
             continue
@@ -332,8 +332,8 @@ def _about(run):
         'Parameters': number(told['parameters']) if is_known(told.get('parameters')) else None,
         'Hardware': ', '.join(filter(None, machine)),
         'Processes': told.get('processes'),
-        'Peak memory': ', '.join(filter(None, (_gigabytes(memory, 'cpu', 1024, 'main memory'),
-                                               _gigabytes(memory, 'gpu', 1024, 'GPU memory')))),
+        'Peak memory': ', '.join(filter(None, (_gigabytes(memory, 'cpu', 1000, 'main memory'),
+                                               _gigabytes(memory, 'gpu', 1000, 'GPU memory')))),
         'Versions': ', '.join(f'{name} {version}' for name, version in (told.get('versions') or {}).items()),
         'Data': data.get('root') or run.config.get('data_root'),
         'Training data': _images_and_cells(data, 'train'),

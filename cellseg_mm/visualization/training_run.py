@@ -1,6 +1,5 @@
 """What the work directory of a training tells: its log, its evaluation, its settings."""
 import json
-import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,11 +7,12 @@ from pathlib import Path
 import numpy as np
 from mmengine.config import Config
 
-from cellseg_mm.datasets.cell_dataset import read_cells
+from cellseg_mm.datasets.cell_dataset import check_classes, read_cells
 from cellseg_mm.errors import CellDataError, UserError
+from cellseg_mm.evaluation.evaluate import read_evaluation
 from cellseg_mm.evaluation.instances import pair_images
 from cellseg_mm.visualization.charts import is_known
-from cellseg_mm.visualization.curves import read_log
+from cellseg_mm.visualization.curves import read_epochs, read_log
 
 
 @dataclass
@@ -85,12 +85,13 @@ def read_run(work_dir):
         CellDataError: If the evaluation or `run.json` is broken.
     """
     work_dir = Path(work_dir)
-    history, evaluation = _read_history(work_dir), _read_json(work_dir / 'val-evaluation.json')
+    history, evaluation_path = _read_history(work_dir), work_dir / 'val-evaluation.json'
+    evaluation = read_evaluation(evaluation_path) if evaluation_path.is_file() else None
     if history is None and evaluation is None:
         raise UserError(f'{work_dir}: there is neither a training log (*/vis_data/scalars.json) nor an evaluation '
                         '(val-evaluation.json) in it; name the work directory of a training')
     path = max(work_dir.glob('*.py'), key=lambda file: file.stat().st_mtime, default=None)
-    run = TrainingRun(work_dir, history, evaluation, _read_json(work_dir / 'run.json') or {}, path, {})
+    run = TrainingRun(work_dir, history, evaluation, _read_record(work_dir / 'run.json'), path, {})
     if path:
         try:
             run.config = Config.fromfile(path, import_custom_modules=False)
@@ -103,17 +104,17 @@ def read_run(work_dir):
     return run
 
 
-def _read_json(path):
-    """The object in a JSON file; None if there is no such file."""
+def _read_record(path):
+    """What is in `run.json`; {} without one."""
     try:
-        data = json.loads(path.read_text(encoding='utf-8'))
+        record = json.loads(path.read_text(encoding='utf-8'))
     except FileNotFoundError:
-        return None
+        return {}
     except ValueError as error:
-        raise CellDataError(path, 'this is not JSON', 'delete it, and run tools/report.py again') from error
-    if not isinstance(data, dict):
-        raise CellDataError(path, 'this is not a JSON object', 'delete it, and run tools/report.py again')
-    return data
+        raise CellDataError(path, 'this is not JSON', 'delete it, and write the report again') from error
+    if not isinstance(record, dict):
+        raise CellDataError(path, 'this is not a JSON object', 'delete it, and write the report again')
+    return record
 
 
 def _read_history(work_dir):
@@ -130,7 +131,8 @@ def _read_history(work_dir):
                        {_part(key, 'loss'): _mean_by_x(*xy) for key, xy in losses.items()}, {},
                        {key.removeprefix('cells/'): xy for key, xy in scores.items()},
                        _series(training, steps).get('lr', ((), ())))
-    for key, xy in _epoch_losses(work_dir).items():
+    epochs = read_epochs(work_dir)
+    for key, xy in _series(epochs, [record['step'] for record in epochs]).items():
         for prefix, parts in (('epoch/train_loss', history.training), ('epoch/val_loss', history.validation)):
             if key.startswith(prefix):
                 parts[_part(key, prefix)] = xy
@@ -140,26 +142,6 @@ def _read_history(work_dir):
 def _part(key, prefix):
     """'cls' of 'loss_cls' and '' of 'loss'."""
     return key.removeprefix(prefix).removeprefix('_').replace('loss_', '')
-
-
-def _epoch_losses(work_dir):
-    """{key: (x, y)} of what was logged once an epoch, a resumed run winning from the epoch it starts with."""
-    epochs = {}
-    for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        records = [record for line in path.read_text(encoding='utf-8').splitlines()
-                   if '"epoch/' in line and (record := _parse(line))]
-        first = min((record['step'] for record in records), default=math.inf)
-        epochs = {step: record for step, record in epochs.items() if step < first}
-        for record in records:
-            epochs[record['step']] = epochs.get(record['step'], {}) | record
-    return _series([epochs[step] for step in sorted(epochs)], sorted(epochs))
-
-
-def _parse(line):
-    try:
-        return json.loads(line)
-    except ValueError:  # half a line of a killed run
-        return None
 
 
 def _series(records, steps):
@@ -188,9 +170,11 @@ def _read_pairs(run):
                            else 'there is no val-results.json, the predictions')
         return {}
     try:
-        pairs = pair_images(read_cells(annotations), json.loads(results.read_text(encoding='utf-8')))
-    except (UserError, ValueError) as error:
-        run.problems.append(f'ground truth and predictions could not be read ({error})')
+        truth = read_cells(annotations)
+        check_classes(annotations, truth['categories'], run.classes)
+        pairs = pair_images(truth, json.loads(results.read_text(encoding='utf-8')))
+    except (UserError, ValueError, TypeError) as error:
+        run.problems.append(f'true and predicted cells cannot be read ({error})')
         return {}
     thresholds = [run.evaluation.get('thresholds', {}).get(name) or 0 for name in run.classes]
     return {pair.image_id: pair.confident(thresholds) for pair in pairs}
