@@ -106,7 +106,7 @@ def pair_centroids(pair, radius=12):
 
     The assignment has the smallest sum of distances over all cells, also of pairs beyond the radius, which are
     discarded thereafter. One among near cells only can be another: it would keep a close pair that costs others a long
-    way. Of equally good assignments, the one with more pairs within the radius, and of one class, is taken.
+    way. Of equally good ones that of more pairs within the radius is taken, of those that of more pairs of one class.
 
     Args:
         pair (ImagePair): The image.
@@ -118,7 +118,7 @@ def pair_centroids(pair, radius=12):
     (places, labels, i), (others, other_labels, j) = (_in_order(cells) for cells in (pair.truth, pair.predicted))
     distance = cdist(places, others)
     near = distance <= radius
-    rows, columns = linear_sum_assignment(distance - 1e-9 * near * (1. + (labels[:, None] == other_labels)))
+    rows, columns = linear_sum_assignment(distance - near * (1e-7 + 1e-9 * (labels[:, None] == other_labels)))
     kept = near[rows, columns]
     return i[rows[kept]], j[columns[kept]]
 
@@ -149,7 +149,8 @@ def _centroids(pixels, boxes, offsets):
                     count += 1
                 place += 1
         if count:
-            centres[i] = x + columns / count, y + rows / count
+            # Of whole sums, so that what lies at one place has the same numbers.
+            centres[i] = (x * count + columns) / count, (y * count + rows) / count
     return centres
 
 

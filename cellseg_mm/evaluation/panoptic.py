@@ -15,6 +15,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
 from cellseg_mm.evaluation.coco_ap import mean_of_known
+from cellseg_mm.evaluation.matching import match_cells
 
 
 class Counts(NamedTuple):
@@ -70,9 +71,7 @@ def segmentation_quality(pairs, classes):
 
 
 def count_matches(pairs, num_classes):
-    """Count the matches of mask IoU > 0.5, at which a true cell has one partner at most (Kirillov et al. 2019).
-
-    Of two true cells that overlap so much that one prediction could match either, the one of the higher IoU is matched.
+    """Count the matches of mask IoU > 0.5 by `match_cells`.
 
     Args:
         pairs (list[ImagePair]): I images, as `ImagePair.confident` gives them.
@@ -84,11 +83,11 @@ def count_matches(pairs, num_classes):
     found, true, predicted = np.zeros((3, len(pairs), num_classes + 1), np.int64)
     ratios = np.zeros((len(pairs), num_classes + 1))
     for image, pair in enumerate(pairs):
-        i, iou = _matches(pair, within_class=True)
+        i, _, iou = match_cells(pair, within_class=True)
         labels = pair.truth.labels[i]
         found[image, :-1] = np.bincount(labels, minlength=num_classes)
         ratios[image, :-1] = np.bincount(labels, iou, minlength=num_classes)
-        i, iou = _matches(pair, within_class=False)
+        i, _, iou = match_cells(pair)
         found[image, -1], ratios[image, -1] = len(i), iou.sum()
         for cells, instances in ((true, pair.truth), (predicted, pair.predicted)):
             cells[image] = np.append(np.bincount(instances.labels, minlength=num_classes), len(instances))
@@ -173,19 +172,6 @@ def dice(pair):
     """
     true, predicted = (cells.masks.to_label_map() > 0 for cells in (pair.truth, pair.predicted))
     return _share(pair, 2 * np.count_nonzero(true & predicted), np.count_nonzero(true) + np.count_nonzero(predicted))
-
-
-def _matches(pair, within_class):
-    """Matched true cells and their IoU."""
-    i, j, area = pair.overlaps
-    iou = area / (pair.truth.masks.areas[i] + pair.predicted.masks.areas[j] - area)
-    possible = iou > 0.5
-    if within_class:
-        possible &= pair.truth.labels[i] == pair.predicted.labels[j]
-    i, j, iou = i[possible], j[possible], iou[possible]
-    order = np.argsort(-iou, kind='stable')
-    best = order[np.unique(j[order], return_index=True)[1]]
-    return i[best], iou[best]
 
 
 def _overlaps(pair):

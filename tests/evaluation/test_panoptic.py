@@ -263,9 +263,9 @@ def test_it_agrees_with_cellseg_metrics():
     assert 4 <= sum(alike) < 12, 'scenes in which AJI is defined alike, and others'
 
 
-@pytest.mark.parametrize('tile', [1, 3])
+@pytest.mark.parametrize('tile', [4, 5])
 def test_on_real_tissue_it_agrees_with_cellseg_metrics(tile):
-    agrees_with_cellseg_metrics(*consep_scene(tile))
+    assert agrees_with_cellseg_metrics(*consep_scene(tile))
 
 
 # tp, fp, fn, mean_matched_score and panoptic_quality of stardist 0.9.2's `matching(true, predicted)` on `random_scene`.
