@@ -14,8 +14,8 @@ def parse_args():
                         help='predict the test split and write test-results.json and .zip, checked')
     parser.add_argument('--work-dir', help='folder for what is written (default: work_dirs/<config name>)')
     parser.add_argument('--show-dir', metavar='DIR', help='write overlays there: ground truth beside prediction')
-    parser.add_argument('--show-score-thr', type=float, default=0.5, metavar='SCORE',
-                        help='draw predictions from this score on (default: 0.5)')
+    parser.add_argument('--show-score-thr', type=float, metavar='SCORE',
+                        help="draw predictions from this score on (default: the checkpoint's thresholds of each class)")
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
                         help='pytorch: this process was started by torchrun')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE',
@@ -29,10 +29,12 @@ def main():
 
     from mmengine.dist import is_main_process
 
+    from cellseg_mm.engine.assessment import EVALUATION_NAME, RESULTS_NAME
     from cellseg_mm.engine.config import load_config, parse_options
     from cellseg_mm.engine.preflight import check_work_dir
-    from cellseg_mm.engine.testing import RESULTS_NAME, split_annotations, submit, validate
-    from cellseg_mm.evaluation.coco_ap import format_table
+    from cellseg_mm.engine.testing import split_annotations, submit, validate
+    from cellseg_mm.evaluation.evaluate import format_evaluation
+    from cellseg_mm.evaluation.operating_point import thresholds_of
     from cellseg_mm.evaluation.submission import FILE_NAME, format_summary
     from cellseg_mm.visualization.overlay import write_comparisons
     config = load_config(args.config, parse_options(args.cfg_options))
@@ -46,15 +48,19 @@ def main():
         results = work_dir / FILE_NAME
         report = format_summary(summary, config.classes) if summary else ''
     else:
-        metrics = validate(config, args.checkpoint, work_dir, args.launcher)
+        evaluation = validate(config, args.checkpoint, work_dir, args.launcher)
         results = work_dir / RESULTS_NAME
-        report = f'{format_table(metrics, config.classes)}\npredictions: {results}'
+        report = evaluation and '\n'.join([format_evaluation(evaluation), f'predictions: {results}',
+                                           f'evaluation: {work_dir / EVALUATION_NAME}'])
     if not is_main_process():
         return
     print(report)
     if args.show_dir:
+        thresholds = thresholds_of(args.checkpoint, config.classes)
+        if args.show_score_thr is not None:
+            thresholds = dict.fromkeys(config.classes, args.show_score_thr)
         overlays = write_comparisons(
-            annotations, json.loads(results.read_text()), config.data_root, args.show_dir, args.show_score_thr)
+            annotations, json.loads(results.read_text()), config.data_root, args.show_dir, thresholds)
         print(f'overlays: {len(overlays)} in {args.show_dir}')
 
 

@@ -5,6 +5,7 @@ from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
 
 from cellseg_mm.datasets.cell_dataset import read_cells
+from cellseg_mm.engine.assessment import RESULTS_NAME, assess
 from cellseg_mm.engine.checkpoint import check_checkpoint_classes, check_weights, read_checkpoint
 from cellseg_mm.engine.config import dataset_config
 from cellseg_mm.engine.distributed import prepare_distributed
@@ -12,36 +13,31 @@ from cellseg_mm.engine.preflight import check_data, check_work_dir
 from cellseg_mm.engine.runner import CellRunner
 from cellseg_mm.errors import UserError
 from cellseg_mm.evaluation.submission import MAX_PARAMETERS
-from cellseg_mm.io.files import write_json
-
-RESULTS_NAME = 'val-results.json'
-METRICS_NAME = 'val-metrics.json'
 
 
 def validate(config, checkpoint, work_dir, launcher='none'):
-    """Predict the validation split and score it.
+    """Predict the validation split and evaluate that.
 
     Args:
         config (Config): A config from `load_config`.
         checkpoint (str | Path): Weights of that config's model.
-        work_dir (str | Path): Takes `val-results.json`, the predictions as COCO results, and `val-metrics.json`.
+        work_dir (str | Path): Takes `val-results.json`, the predictions as COCO results, and `val-evaluation.json`.
         launcher (str): `none`, or how the processes of a distributed run were started.
 
     Returns:
-        dict[str, float]: The metrics of `CellMetric`.
+        dict: Of `evaluate`; None on other ranks than the first.
 
     Raises:
         UserError: Before any work is done, for all that the user can mend.
     """
     config.test_dataloader, config.test_evaluator = config.val_dataloader, config.val_evaluator
     config.test_evaluator.results_file = str(Path(work_dir, RESULTS_NAME))
-    runner = _runner(config, checkpoint, work_dir, launcher, 'val')
-    metrics = runner.test()
-    if is_main_process():
-        # JSON has no NaN; a class without ground truth has no value.
-        write_json(Path(work_dir, METRICS_NAME), {
-            name: value if value == value else None for name, value in metrics.items()}, indent=2)
-    return metrics
+    evaluator = config.val_evaluator
+    _runner(config, checkpoint, work_dir, launcher, 'val').test()
+    if not is_main_process():
+        return None
+    config.val_evaluator = evaluator
+    return assess(config, checkpoint, work_dir)
 
 
 def submit(config, checkpoint, work_dir, launcher='none'):

@@ -136,34 +136,22 @@ def _match(starts, truths, ious, truth_labels, labels, ignore, crowd, outside, o
     return matched, ignored, partner
 
 
-def precision_at_recalls(matches, max_dets, weights=None):
+def precision_at_recalls(matches, max_dets):
     """Interpolated precision at the recalls 0, 0.01, ..., 1 of every class, at IoU 0.50 to 0.95.
 
     Args:
         matches (Matches): Of D detections on I images, C classes.
         max_dets (int): Detections of each image and class that count.
-        weights (ndarray, optional): int (I,), how often each image counts; once if not given.
 
     Returns:
         ndarray: float64 (C, T, 101); NaN for a class without true cells.
     """
-    weights = np.ones(len(matches.count), np.int64) if weights is None else weights
     curves = np.full((matches.count.shape[1], len(THRESHOLDS), len(RECALLS)), np.nan)
-    for label, (image, matched, wrong) in enumerate(_ranked(matches, max_dets)):
-        positives = weights @ matches.count[:, label]
-        if positives:
-            for t in range(len(THRESHOLDS)):
-                _interpolate(matched[:, t], wrong[:, t], image, weights, positives, RECALLS, curves[label, t])
+    once = np.ones(len(matches.count), np.int64)
+    for label, ranked in enumerate(_ranked(matches, max_dets)):
+        if positives := matches.count[:, label].sum():
+            _interpolate(*ranked, once, positives, RECALLS, np.arange(len(THRESHOLDS)), curves[label])
     return curves
-
-
-def _ranked(matches, max_dets):
-    """Of each class, by falling score over all images: image (N,), matched and wrong, bool (N, T) in columns."""
-    for label in range(matches.count.shape[1]):
-        chosen = np.flatnonzero((matches.label == label) & (matches.rank < max_dets))
-        chosen = chosen[np.argsort(-matches.score[chosen], kind='stable')]
-        matched = matches.matched[chosen]
-        yield matches.image[chosen], np.asfortranarray(matched), np.asfortranarray(~matched & ~matches.ignored[chosen])
 
 
 def resampled_ap(matches, max_dets, weights, thresholds=slice(None)):
@@ -179,45 +167,64 @@ def resampled_ap(matches, max_dets, weights, thresholds=slice(None)):
         ndarray: float64 (R, C); NaN where a class has no true cells.
     """
     weights = np.ascontiguousarray(weights, np.int64)
-    chosen = range(len(THRESHOLDS))[thresholds]
-    found = np.full((len(weights), matches.count.shape[1]), np.nan)
-    for label, (image, matched, wrong) in enumerate(_ranked(matches, max_dets)):
-        parts = [_average_precision(matched[:, t], wrong[:, t], image, weights, weights @ matches.count[:, label],
-                                    RECALLS) for t in chosen]
-        found[:, label] = np.mean(parts, 0)
+    found = np.empty((len(weights), matches.count.shape[1]))
+    for label, ranked in enumerate(_ranked(matches, max_dets)):
+        found[:, label] = _average_precision(*ranked, weights, weights @ matches.count[:, label], RECALLS,
+                                             np.arange(len(THRESHOLDS))[thresholds])
     return found
 
 
+def _ranked(matches, max_dets):
+    """Of each class, by falling score over all images: image, int64 (N,), and transposed `matched` and `ignored`."""
+    for label in range(matches.count.shape[1]):
+        chosen = np.flatnonzero((matches.label == label) & (matches.rank < max_dets))
+        chosen = chosen[np.argsort(-matches.score[chosen], kind='stable')]
+        yield (matches.image[chosen], *(np.ascontiguousarray(part[chosen].T) for part in (
+            matches.matched, matches.ignored)))
+
+
 @compiled
-def _average_precision(matched, wrong, image, weights, positives, recalls):
-    found, curve = np.full(len(weights), np.nan), np.empty(len(recalls))
+def _average_precision(image, matched, ignored, weights, positives, recalls, thresholds):
+    found, curves = np.full(len(weights), np.nan), np.empty((len(matched), len(recalls)))
     for r in range(len(weights)):
         if positives[r]:
-            _interpolate(matched, wrong, image, weights[r], positives[r], recalls, curve)
-            found[r] = curve.mean()
+            _interpolate(image, matched, ignored, weights[r], positives[r], recalls, thresholds, curves)
+            total = 0.0
+            for t in thresholds:
+                total += curves[t].mean()
+            found[r] = total / len(thresholds)
     return found
 
 
 @compiled
-def _interpolate(matched, wrong, image, weights, positives, recalls, curve):
-    """Fill the curve, (101,): the highest precision at a recall or beyond, zero beyond the last."""
-    recall, precision = np.empty(len(image)), np.empty(len(image))
-    right, other = 0, 0
-    for d in range(len(image)):
-        right += weights[image[d]] * matched[d]
-        other += weights[image[d]] * wrong[d]
-        recall[d] = right / positives
-        precision[d] = right / max(right + other, 1)
-    for d in range(len(image) - 1, 0, -1):
-        precision[d - 1] = max(precision[d - 1], precision[d])
-    curve[:] = 0
-    d = 0
-    for r in range(len(recalls)):
-        while d < len(image) and recall[d] < recalls[r]:
-            d += 1
-        if d == len(image):
-            break
-        curve[r] = precision[d]
+def _interpolate(image, matched, ignored, weights, positives, recalls, thresholds, curves):
+    """Fill curves (T, 101): the highest precision at a recall or beyond, zero beyond the last."""
+    detected = np.empty(len(image), np.int64)
+    right, precision = np.empty(len(image), np.int64), np.empty(len(image))
+    for t in thresholds:
+        # Thresholds mostly ignore the same detections, mostly none.
+        if t == thresholds[0] or not np.array_equal(ignored[t], ignored[t - 1]):
+            count = 0
+            for d in range(len(image)):
+                count += 0 if ignored[t, d] else weights[image[d]]
+                detected[d] = count
+        # Precision is highest where a cell has just been found.
+        number, count = 0, 0
+        for d in range(len(image)):
+            if matched[t, d] and weights[image[d]]:
+                count += weights[image[d]]
+                right[number], precision[number] = count, count / detected[d]
+                number += 1
+        for k in range(number - 1, 0, -1):
+            precision[k - 1] = max(precision[k - 1], precision[k])
+        curves[t] = 0
+        k = 0
+        for r in range(len(recalls)):
+            while k < number and right[k] / positives < recalls[r]:
+                k += 1
+            if k == number:
+                break
+            curves[t, r] = precision[k]
 
 
 def average_precision(pairs, classes, max_dets, iou_type='segm', class_agnostic=False):

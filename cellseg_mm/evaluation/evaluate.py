@@ -1,13 +1,23 @@
 """All that is said about a set of predictions."""
+import json
+import math
+from pathlib import Path
+
 import numpy as np
 
+from cellseg_mm.errors import CellDataError
 from cellseg_mm.evaluation.calibration import expected_calibration_error, reliability
-from cellseg_mm.evaluation.coco_ap import average_precision, precision_at_recalls
+from cellseg_mm.evaluation.coco_ap import average_precision, format_table, precision_at_recalls
 from cellseg_mm.evaluation.confusion import confusion_matrix
 from cellseg_mm.evaluation.detection import detection_quality
 from cellseg_mm.evaluation.error_breakdown import error_breakdown
 from cellseg_mm.evaluation.evidence import REPLICATES, gather
-from cellseg_mm.evaluation.uncertainty import interval, resample_groups
+from cellseg_mm.evaluation.uncertainty import FEW_GROUPS, interval, resample_groups
+from cellseg_mm.io.files import write_json
+
+_AP_FIGURES = {'AP50_dense': 'AP50', 'AP_dense': 'AP', 'box_AP50_dense': 'AP50 of boxes', 'box_AP_dense': 'AP of boxes'}
+_FIGURES = {'bPQ': 'PQ of all classes as one', 'mPQ': 'PQ, mean over classes', 'AJI': 'AJI', 'Dice': 'Dice',
+            'F1': 'F1 at IoU 0.5', 'F1_centroid': 'F1 of centroids'}
 
 
 def evaluate(pairs, classes, max_dets, thresholds=None, thresholds_from=None, replicates=REPLICATES, seed=0):
@@ -70,3 +80,90 @@ def _per_image(evidence):
     return [{'image_id': pair.image_id, 'name': pair.name, 'group': pair.group, 'cells': len(pair.truth),
              'predictions': len(pair.predicted), **{name: float(alone[key][i]) for name, key in names.items()}}
             for i, pair in enumerate(evidence.confident)]
+
+
+def write_evaluation(path, evaluation):
+    """Write what `evaluate` returned as JSON, with null for NaN."""
+    write_json(path, _with_null(evaluation), indent=1)
+
+
+def read_evaluation(path):
+    """Read what `write_evaluation` wrote; what was NaN is None.
+
+    Args:
+        path (str | Path): The file.
+
+    Returns:
+        dict: As of `evaluate`.
+
+    Raises:
+        CellDataError: If it cannot be read.
+    """
+    try:
+        evaluation = json.loads(Path(path).read_text(encoding='utf-8'))
+    except FileNotFoundError as error:
+        raise CellDataError(path, 'there is no such file', 'write it by tools/test.py or tools/evaluate.py') from error
+    except ValueError as error:
+        raise CellDataError(path, 'this is not JSON', 'delete it, and evaluate again') from error
+    if not isinstance(evaluation, dict) or not {'metrics', 'classes', 'per_image'} <= evaluation.keys():
+        raise CellDataError(path, 'this is not an evaluation', 'delete it, and evaluate again')
+    return evaluation
+
+
+def _with_null(value):
+    if isinstance(value, dict):
+        return {key: _with_null(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_null(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def format_evaluation(evaluation):
+    """Lines to print: AP of each class at both caps, and the main metrics with their intervals.
+
+    Args:
+        evaluation (dict): Of `evaluate`.
+
+    Returns:
+        str: Some lines.
+    """
+    metrics, intervals, groups = (evaluation[key] for key in ('metrics', 'intervals', 'groups'))
+    thresholds = ', '.join(f'{name} {score:.3g}' for name, score in evaluation['thresholds'].items())
+    lines = [format_table(metrics, evaluation['classes']), '']
+    for heading, names in (('AP of masks and of boxes, at the dense cap', _AP_FIGURES),
+                           (f'at the score thresholds {thresholds} (from {evaluation["thresholds_from"]})', _FIGURES)):
+        lines += [f'{heading}:', *(_line(title, metrics[name], intervals.get(name)) for name, title in names.items())]
+    if intervals:
+        few = ', which is few: take them for too narrow' if groups < FEW_GROUPS else ''
+        lines.append(f'[95% intervals, from resampling {groups} group{"s" * (groups != 1)} of images{few}]')
+    return '\n'.join(lines)
+
+
+def _line(title, value, ends):
+    if value is None or math.isnan(value):
+        return f'  {title:28} -'
+    known = ends and None not in ends and not any(map(math.isnan, ends))
+    return f'  {title:28} {value:.3f}' + (f'  [{ends[0]:.3f}, {ends[1]:.3f}]' if known else '')
+
+
+def format_comparison(comparison, groups):
+    """Lines to print about a comparison of two models.
+
+    Args:
+        comparison (dict): Of `cellseg_mm.evaluation.evidence.compare`.
+        groups (int): How many groups its images are of.
+
+    Returns:
+        str: A row for each figure.
+    """
+    width = max(map(len, comparison))
+    lines = [f'{"":{width}}{"first":>9}{"second":>9}{"difference":>12}   {"95% interval":18}{"p":>8}']
+    for name, figure in comparison.items():
+        if math.isnan(figure['difference']):
+            lines.append(f'{name:{width}}{"-":>9}{"-":>9}')
+            continue
+        low, high = figure['interval']
+        lines.append(f'{name:{width}}{figure["first"]:9.3f}{figure["second"]:9.3f}{figure["difference"]:+12.3f}   '
+                     f'{f"[{low:+.3f}, {high:+.3f}]":18}{figure["p"]:8.4f}')
+    lines += [f'interval: resampled groups; p: predictions swapped group by group; {groups} groups']
+    return '\n'.join(lines)

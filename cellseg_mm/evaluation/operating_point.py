@@ -61,6 +61,23 @@ def thresholds_path(checkpoint):
     return Path(checkpoint).with_suffix('.thresholds.json')
 
 
+def thresholds_of(checkpoint, classes):
+    """The thresholds beside a checkpoint, or 0.5 for every class where there are none.
+
+    Args:
+        checkpoint (str | Path): The checkpoint.
+        classes (Sequence[str]): Its classes.
+
+    Returns:
+        dict[str, float]: By class.
+
+    Raises:
+        CellDataError: As of `read_thresholds`.
+    """
+    path = thresholds_path(checkpoint)
+    return read_thresholds(path, classes) if path.is_file() else dict.fromkeys(classes, FALLBACK)
+
+
 def read_thresholds(path, classes):
     """Read what `write_thresholds` wrote.
 

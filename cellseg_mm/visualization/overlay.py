@@ -222,7 +222,7 @@ def count_of(number, noun):
     return f'{number:,} {noun}' + 's' * (number != 1)
 
 
-def write_comparisons(ground_truth, results, image_root, out_dir, score_thr=0.5, limit=12):
+def write_comparisons(ground_truth, results, image_root, out_dir, thresholds, limit=12):
     """Write a PNG for each of the most telling images: image, ground truth (where there is any) and prediction.
 
     Args:
@@ -231,7 +231,7 @@ def write_comparisons(ground_truth, results, image_root, out_dir, score_thr=0.5,
         results (list[dict]): COCO results: image_id, category_id, score, segmentation RLE.
         image_root (str | Path): The folder that file names are relative to.
         out_dir (str | Path): Where to write; a file is named after its rank and its image.
-        score_thr (float): Predictions below this score are left out.
+        thresholds (dict[str, float]): By class, the score below which predictions are left out.
         limit (int): How many images to write at most.
 
     Returns:
@@ -249,9 +249,11 @@ def write_comparisons(ground_truth, results, image_root, out_dir, score_thr=0.5,
         if not annotation.get('iscrowd'):
             true[annotation['image_id']].append(annotation)
     for result in results:
-        if result['score'] >= score_thr:
+        if result['score'] >= thresholds[classes[label_of[result['category_id']]]]:
             found[result['image_id']].append(result)
-    kinds = [(f'Prediction, score ≥ {score_thr:g}', 'predicted', found)]
+    scores = [f'{score:.2g}' for score in (min(thresholds.values()), max(thresholds.values()))]
+    by_class = f' to {scores[1]}, by class' if scores[0] != scores[1] else ''
+    kinds = [(f'Prediction, score ≥ {scores[0]}{by_class}', 'predicted', found)]
     if true:
         kinds = [('Ground truth', 'true', true), *kinds]
     chosen = _most_telling(ground_truth['images'], true or found)[:limit]

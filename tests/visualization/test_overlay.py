@@ -149,6 +149,11 @@ def coco(tmp_path):
     return {'images': images, 'annotations': annotations, 'categories': CATEGORIES}
 
 
+def write_comparisons(coco, results, root, out_dir, score=0.5, **options):
+    thresholds = {category['name']: score for category in coco['categories']}
+    return overlay.write_comparisons(coco, results, root, out_dir, thresholds, **options)
+
+
 def results_of(coco, score):
     return [{key: a[key] for key in ('image_id', 'category_id', 'segmentation')} | {'score': score}
             for a in coco['annotations']]
@@ -159,38 +164,49 @@ def names(paths):
 
 
 def test_rare_classes_come_first_then_the_densest(coco, tmp_path):
-    paths = overlay.write_comparisons(coco, results_of(coco, 0.9), tmp_path, tmp_path / 'out')
+    paths = write_comparisons(coco, results_of(coco, 0.9), tmp_path, tmp_path / 'out')
     assert names(paths) == ['01_train_rare_image.png', '02_train_dense_image.png', '03_train_empty_image.png']
     assert sorted(names((tmp_path / 'out').iterdir())) == names(paths)
-    assert names(overlay.write_comparisons(coco, [], tmp_path, tmp_path / 'one', limit=1)) == names(paths)[:1]
+    assert names(write_comparisons(coco, [], tmp_path, tmp_path / 'one', limit=1)) == names(paths)[:1]
 
 
 def test_the_same_call_writes_the_same_bytes(coco, tmp_path):
     shuffled = coco | {'images': coco['images'][::-1]}
-    first = overlay.write_comparisons(coco, [], tmp_path, tmp_path / 'a')
-    second = overlay.write_comparisons(shuffled, [], tmp_path, tmp_path / 'b')
+    first = write_comparisons(coco, [], tmp_path, tmp_path / 'a')
+    second = write_comparisons(shuffled, [], tmp_path, tmp_path / 'b')
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
 def test_predictions_below_the_threshold_are_not_drawn(coco, tmp_path):
-    empty = overlay.write_comparisons(coco, [], tmp_path, tmp_path / 'a', score_thr=0.5)
-    low = overlay.write_comparisons(coco, results_of(coco, 0.4), tmp_path, tmp_path / 'b', score_thr=0.5)
-    high = overlay.write_comparisons(coco, results_of(coco, 0.5), tmp_path, tmp_path / 'c', score_thr=0.5)
+    empty = write_comparisons(coco, [], tmp_path, tmp_path / 'a', score=0.5)
+    low = write_comparisons(coco, results_of(coco, 0.4), tmp_path, tmp_path / 'b', score=0.5)
+    high = write_comparisons(coco, results_of(coco, 0.5), tmp_path, tmp_path / 'c', score=0.5)
     assert low[0].read_bytes() == empty[0].read_bytes() != high[0].read_bytes()
 
 
+def test_each_class_has_its_own_threshold(coco, tmp_path):
+    names = [category['name'] for category in coco['categories']]
+    results = results_of(coco, 0.5)
+    first = [result for result in results if result['category_id'] == coco['categories'][0]['id']]
+    assert 0 < len(first) < len(results)
+    thresholds = {name: 0.4 if name == names[0] else 0.6 for name in names}
+    drawn = overlay.write_comparisons(coco, results, tmp_path, tmp_path / 'a', thresholds)
+    alone = overlay.write_comparisons(coco, first, tmp_path, tmp_path / 'b', thresholds)
+    assert [path.read_bytes() for path in drawn] == [path.read_bytes() for path in alone]
+
+
 def test_images_without_ground_truth_show_their_predictions_alone(coco, tmp_path):
-    compared = overlay.write_comparisons(coco, results_of(coco, 0.9), tmp_path, tmp_path / 'a')
-    alone = overlay.write_comparisons(coco | {'annotations': []}, results_of(coco, 0.9), tmp_path, tmp_path / 'b')
+    compared = write_comparisons(coco, results_of(coco, 0.9), tmp_path, tmp_path / 'a')
+    alone = write_comparisons(coco | {'annotations': []}, results_of(coco, 0.9), tmp_path, tmp_path / 'b')
     assert names(alone) == names(compared)
     assert cv2.imread(str(alone[0])).shape[1] < cv2.imread(str(compared[0])).shape[1]
-    assert len(overlay.write_comparisons(coco | {'annotations': []}, [], tmp_path, tmp_path / 'c')) == 3
+    assert len(write_comparisons(coco | {'annotations': []}, [], tmp_path, tmp_path / 'c')) == 3
 
 
 def test_crowds_are_not_drawn_as_cells(coco, tmp_path):
     crowd = dict(coco['annotations'][0], category_id=1, iscrowd=1, segmentation=rle_of(np.ones((40, 64))))
     without, drawn = (
-        overlay.write_comparisons(coco | {'annotations': annotations}, [], tmp_path, tmp_path / str(len(annotations)))
+        write_comparisons(coco | {'annotations': annotations}, [], tmp_path, tmp_path / str(len(annotations)))
         for annotations in (coco['annotations'], [*coco['annotations'], crowd]))
     assert [path.read_bytes() for path in without] == [path.read_bytes() for path in drawn]
 
@@ -198,4 +214,4 @@ def test_crowds_are_not_drawn_as_cells(coco, tmp_path):
 def test_an_image_of_another_size_than_its_masks_is_refused(coco, tmp_path):
     cv2.imwrite(str(tmp_path / 'train/rare/image.png'), white(41, 64))
     with pytest.raises(CellDataError, match=re.escape('is 64 x 41 pixels, its annotations are for 64 x 40')):
-        overlay.write_comparisons(coco, [], tmp_path, tmp_path / 'out')
+        write_comparisons(coco, [], tmp_path, tmp_path / 'out')
