@@ -98,12 +98,13 @@ def _glance(run):
 
 
 def _tiles(metrics, intervals):
-    return [(name, number(metrics[key]), f'95%: {_interval(intervals[key])}' if key in intervals else '')
+    bounds = {key: _interval(intervals.get(key)) for key in _TILES}
+    return [(name, number(metrics[key]), f'95%: {bounds[key]}' if bounds[key] else '')
             for key, name in _TILES.items() if key in metrics]
 
 
 def _interval(bounds):
-    return f'{number(bounds[0])} to {number(bounds[1])}' if bounds else ''
+    return f'{bounds[0]:.3f} to {bounds[1]:.3f}' if bounds and all(map(is_known, bounds)) else ''
 
 
 def _evidence(run):
