@@ -52,7 +52,7 @@ def write_cells(work, data, classes, names):
     write_json(data / 'val.json', truth)
     write_json(work / 'val-results.json', results)
     (work / 'small.py').write_text(
-        f'data_root = {str(data)!r}\nclasses = {tuple(classes)!r}\nmax_dets = 50\n'
+        f'data_root = {str(data)!r}\nclasses = {tuple(classes)!r}\nmax_dets = 50\nmodel = dict(type="MaskRCNN")\n'
         f'val_evaluator = dict(type="CellMetric", ann_file={str(data / "val.json")!r}, max_dets=50)\n')
     write_evaluation(work / 'val-evaluation.json',
                      evaluate(pair_images(truth, results), classes, max_dets=50, replicates=50))

@@ -285,7 +285,7 @@ def _images(run):
         figures = ', '.join(f'{name} {number(record.get(name))}' for name in _OF_IMAGES)
         shown.append(ViewerImage(title, f'{pair.name}: {figures}', image, compared(pair), pair.mpp))
     if shown:
-        parts.append(Markup(viewer(shown, run.classes)))  # noqa: S704 -- the viewer escapes
+        parts.append(viewer(shown, run.classes))
     elif not parts:
         parts.append(paragraph(f'The images cannot be shown: {"; ".join(run.problems) or "none has cells"}.'))
     parts.append(table(
