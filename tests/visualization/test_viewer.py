@@ -173,6 +173,16 @@ def test_both_panes_zoom_and_move_together(show):
     assert page.problems == []
 
 
+def test_a_wheel_that_cannot_zoom_out_any_more_scrolls_the_page(show):
+    page = show(([sample()], CLASSES), ([sample()], CLASSES))
+    before = drawn(page)
+    point(page, 0, 45, 30, 90, 60)
+    page.mouse.wheel(0, 200)
+    page.wait_for_timeout(200)
+    assert page.evaluate('scrollY') > 0
+    assert drawn(page) == before
+
+
 def test_switches_leave_out_cells(show):
     page = show(([sample()], CLASSES))
     before = drawn(page)

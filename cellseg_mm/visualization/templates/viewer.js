@@ -233,13 +233,17 @@
     redraw();
   }
 
-  /* Zoom, within limits, about (x, y) of the canvas. Returns whether there was anything left to zoom. */
-  function zoom(scale, x = panes[0].canvas.width / 2, y = panes[0].canvas.height / 2) {
-    const fit = fitting(), least = Math.min(fit, 1), most = Math.max(MOST_ZOOM * ratio, fit);
-    scale = Math.min(Math.max(scale, least), most);
+  /* Show the image at a scale, and leave in place what is at (x, y) of the canvas. */
+  function rescale(scale, x = panes[0].canvas.width / 2, y = panes[0].canvas.height / 2) {
     const factor = scale / view.scale;
     look(scale, x - (x - view.x) * factor, y - (y - view.y) * factor);
-    return factor !== 1;
+  }
+
+  /* The same, but within limits. Returns whether there was anything left to zoom. */
+  function zoom(scale, x, y) {
+    const fit = fitting(), before = view.scale;
+    rescale(Math.min(Math.max(scale, Math.min(fit, before)), Math.max(MOST_ZOOM * ratio, fit)), x, y);
+    return view.scale !== before;
   }
 
   const fit = () => look(fitting(), 0, 0);
@@ -333,7 +337,7 @@
         if (image && name === 'pointerup') point(pane, event);
       });
     }
-    canvas.addEventListener('pointerleave', leave);
+    canvas.addEventListener('pointerleave', event => event.pointerType === 'touch' || leave());
     canvas.addEventListener('dblclick', event => image && zoom(view.scale * (event.shiftKey ? 0.5 : 2), ...place(event)));
     canvas.addEventListener('wheel', event => {
       // Who scrolls the page past the viewer does not mean to zoom.
@@ -351,7 +355,7 @@
   panes.forEach(listen);
 
   const zooms = {
-    in: () => zoom(view.scale * 1.5), out: () => zoom(view.scale / 1.5), fit, full: () => zoom(1),
+    in: () => zoom(view.scale * 1.5), out: () => zoom(view.scale / 1.5), fit, full: () => rescale(1),
   };
   const keys = {
     ArrowLeft: () => choose(chosen - 1), ArrowRight: () => choose(chosen + 1),
