@@ -151,14 +151,13 @@ def aggregated_jaccard_plus(pair):
         float: NaN without any cell.
     """
     i, j, area, union = _overlaps(pair)
-    # Each true cell has a column of its own, which it takes where it stays without partner.
-    rows, alone = _rank(pair.truth.masks)[i], np.arange(len(pair.truth))
-    columns = _rank(pair.predicted.masks)[j] + len(alone)
-    graph = csr_array((np.append(2 - area / union, np.full(len(alone), 2.)),
-                       (np.append(rows, alone), np.append(columns, alone))),
-                      shape=(len(alone), len(alone) + len(pair.predicted)))
-    partner = min_weight_full_bipartite_matching(graph)[1] if len(alone) else alone
-    return _jaccard_of(pair, partner[rows] == columns)
+    # Behind the predictions, each true cell has a column of its own, which it takes where it stays without partner.
+    true, predicted = len(pair.truth), len(pair.predicted)
+    alone = np.arange(true)
+    graph = csr_array((np.append(2 - area / union, np.full(true, 2.)),
+                       (np.append(i, alone), np.append(j, predicted + alone))), shape=(true, predicted + true))
+    partner = min_weight_full_bipartite_matching(graph)[1] if true else alone
+    return _jaccard_of(pair, partner[i] == j)
 
 
 def dice(pair):

@@ -118,6 +118,26 @@ def test_of_far_cells_a_close_pair_can_be_sacrificed_as_hovernet_does():
     assert detection_quality([pair], 'a')[0]['F1_centroid'] == 0
 
 
+@pytest.mark.parametrize('turn', [1, -1])
+def test_of_equal_sums_of_distances_the_one_of_more_pairs_is_taken(turn):
+    # 20 + 20, of which none is near, or 0 + 40.
+    pair = dots([(0, 0, 0), (0, 20, 0)][::turn], [(0, 20, 0), (0, 40, 0)][::turn])
+    assert centroid_table(pair, 1).tolist() == [[1, 1], [1, 0]]
+
+
+@pytest.mark.parametrize('turn', [1, -1])
+@pytest.mark.parametrize('label', [0, 1])
+def test_of_cells_equally_far_the_one_of_the_same_class_is_paired(label, turn):
+    pair = dots([(0, 0, 0), (1, 2, 0)][::turn], [(label, 1, 0)])
+    assert centroid_table(pair, 2)[label, label] == 1
+
+
+def test_of_cells_equally_far_and_of_other_classes_the_order_decides_nothing():
+    for cells in ([(0, 0, 0), (1, 2, 0)], [(0, 0, 5), (1, 0, 3)]):
+        tables = [centroid_table(dots(cells[::turn], [(2, *np.mean(cells, 0)[1:].astype(int))]), 3) for turn in (1, -1)]
+        np.testing.assert_array_equal(*tables)
+
+
 def test_the_radius_belongs_to_it():
     assert len(pair_centroids(dots([(0, 0, 0)], [(0, 12, 0)]))[0]) == 1
     assert len(pair_centroids(dots([(0, 0, 0)], [(0, 12, 1)]))[0]) == 0

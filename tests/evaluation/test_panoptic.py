@@ -147,6 +147,24 @@ def test_one_prediction_over_two_cells_worked_by_hand():
         [1 / 2, 2 / 3, 1 / 3])
 
 
+def both_orders(true, predicted):
+    """AJI and AJI+ for the predictions in either order of their ids."""
+    predicted = np.array(predicted)
+    return [[metric(pair_of(true, each)) for metric in (aggregated_jaccard, aggregated_jaccard_plus)]
+            for each in (predicted, np.where(predicted, 9 - predicted, 0))]
+
+
+def test_of_equal_iou_the_larger_prediction_is_paired():
+    # IoU 1 / 3 and 2 / 6: HoVer-Net adds a bit to the unions.
+    assert both_orders([[7, 7, 7, 0, 0, 0]], [[1, 2, 2, 2, 2, 2]]) == [[pytest.approx(2 / 7)] * 2] * 2
+
+
+def test_of_alike_predictions_the_first_in_the_image_is_paired_not_the_first_in_the_list():
+    # The long cell may be paired with either; AJI leaves a prediction over where it takes the one that the other has.
+    first, second = both_orders([[1, 1, 2, 2, 2, 2, 0]], [[0, 1, 1, 0, 0, 2, 2]])
+    assert first == second == pytest.approx([2 / (3 + 5 + 2), 2 / (3 + 5)])
+
+
 def test_an_iou_of_one_half_is_no_match():
     counts = count_matches([pair_of([[1, 1, 1, 0]], [[0, 1, 1, 1]])], 1)
     assert [count[0, -1] for count in counts] == [0, 1, 1, 0]
