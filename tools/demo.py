@@ -1,6 +1,5 @@
 """The main job from beginning to end on generated images: python tools/demo.py."""
 import argparse
-import json
 import shlex
 import shutil
 import subprocess
@@ -26,7 +25,7 @@ def main():
     run('prepare_data', DATA, '--val-fraction', '0.3', '--folds', '0')
     run('train', 'configs/demo.py')
 
-    from cellseg_mm.engine.training import best_checkpoint
+    from cellseg_mm.engine.checkpoint_files import best_checkpoint
     best = best_checkpoint(WORK_DIR)
     run('test', 'configs/demo.py', best, '--format-only')
     run('test', 'configs/demo.py', best, '--show-dir', WORK_DIR / 'overlays')
@@ -43,25 +42,24 @@ def run(tool, *arguments):
 
 
 def report(best):
+    from cellseg_mm.engine.assessment import EVALUATION_NAME, RESULTS_NAME, read_results
     from cellseg_mm.engine.config import load_config
-    from cellseg_mm.engine.testing import METRICS_NAME, RESULTS_NAME, split_annotations
+    from cellseg_mm.engine.testing import split_annotations
     from cellseg_mm.evaluation.coco_ap import average_precision
+    from cellseg_mm.evaluation.instances import pair_images
     from cellseg_mm.evaluation.watershed import watershed_results
 
     config = load_config('configs/demo.py')
     truth = split_annotations(config, 'val')
-    metrics = json.loads((WORK_DIR / METRICS_NAME).read_text())
-    print('\nAP50 on the validation images, by class:')
-    for name in config.classes:
-        print(f'  {name:10} {metrics[f"cells/AP50_dense/{name}"]:.3f}')
-    print(f'  {"mean":10} {metrics["cells/AP50_dense"]:.3f}')
-    for name, results in (('this model', json.loads((WORK_DIR / RESULTS_NAME).read_text())),
+    print('\ncells of any class, AP50 on the validation images:')
+    for name, results in (('this model', read_results(WORK_DIR / RESULTS_NAME)),
                           ('Otsu threshold and watershed', watershed_results(truth, DATA))):
-        score = average_precision(truth, results, config.max_dets, class_agnostic=True)['AP50_dense']
-        print(f'cells of any class, {name}: {score:.3f}')
+        score = average_precision(pair_images(truth, results), config.classes, config.max_dets, class_agnostic=True)
+        print(f'  {name:30} {score["AP50_dense"]:.3f}')
     print('\nwritten:')
-    for path in (best, WORK_DIR / 'curves.png', WORK_DIR / 'overlays', WORK_DIR / RESULTS_NAME, WORK_DIR / METRICS_NAME,
-                 WORK_DIR / 'test-results.json', WORK_DIR / 'test-results.zip'):
+    for path in (best, *(WORK_DIR / name for name in (
+            'report.html', 'curves.png', 'overlays', RESULTS_NAME, EVALUATION_NAME, 'test-results.json',
+            'test-results.zip'))):
         print(f'  {path}')
 
 

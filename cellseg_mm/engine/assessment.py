@@ -3,10 +3,9 @@ import json
 import shutil
 from pathlib import Path
 
-from mmengine.config import Config
-
 from cellseg_mm.datasets.cell_dataset import check_classes, read_cells
-from cellseg_mm.engine.checkpoint_hook import results_path
+from cellseg_mm.engine.checkpoint_files import best_checkpoint, results_path
+from cellseg_mm.engine.config import load_config
 from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.evaluation.evaluate import evaluate, write_evaluation
 from cellseg_mm.evaluation.instances import pair_images
@@ -41,60 +40,55 @@ def read_results(path):
     return results
 
 
-def assess(config, checkpoint, work_dir):
-    """Evaluate the predictions for the validation split, at the checkpoint's operating point.
+def assess(config, work_dir, checkpoint=None, anew=False):
+    """Evaluate the predictions for the validation split, at an operating point that is kept beside the checkpoint.
 
     Args:
         config (Config): That the predictions were made with.
-        checkpoint (str | Path | None): Where its thresholds lie beside it, they are used; otherwise those of the best
-            F1 on these predictions are, and are written there.
         work_dir (str | Path): Holds `val-results.json`, and takes `val-evaluation.json`.
+        checkpoint (str | Path, optional): Where there are thresholds beside it, they are used; otherwise those of the
+            best F1 on these predictions are, and are written there.
+        anew (bool): Replace thresholds that there are.
 
     Returns:
         dict: Of `evaluate`.
 
     Raises:
-        UserError: If predictions or annotations cannot be used.
+        UserError: If predictions, annotations or thresholds cannot be used.
     """
-    work_dir, evaluator = Path(work_dir), config.val_evaluator
+    evaluator = config.val_evaluator
     truth = read_cells(evaluator.ann_file)
     check_classes(evaluator.ann_file, truth['categories'], config.classes)
-    pairs = pair_images(truth, read_results(work_dir / RESULTS_NAME))
-    thresholds_file = checkpoint and thresholds_path(checkpoint)
-    known = thresholds_file is not None and thresholds_file.is_file()
+    pairs = pair_images(truth, read_results(Path(work_dir, RESULTS_NAME)))
+    path = thresholds_path(checkpoint) if checkpoint else None
+    known = path is not None and path.is_file() and not anew
     evaluation = evaluate(pairs, config.classes, evaluator.get('max_dets', config.max_dets),
-                          *(read_thresholds(thresholds_file, config.classes), thresholds_file.name) if known else ())
-    if thresholds_file and not known:
-        write_thresholds(thresholds_file, evaluation['thresholds'])
-    write_evaluation(work_dir / EVALUATION_NAME, evaluation)
+                          *((read_thresholds(path, config.classes), path.name) if known else ()))
+    if path is not None and not known:
+        write_thresholds(path, evaluation['thresholds'])
+    write_evaluation(Path(work_dir, EVALUATION_NAME), evaluation)
     return evaluation
 
 
-def conclude_training(config, work_dir, best):
+def conclude_training(config, work_dir):
     """Evaluate the best epoch's predictions, which the training kept, and write the report.
 
     Args:
         config (Config): Of the training.
-        work_dir (str | Path): Its folder.
-        best (Path | None): The best epoch's checkpoint, if there was a validation.
-
-    Returns:
-        Path: The report.
+        work_dir (str | Path): Its folder; takes `val-results.json`, `val-evaluation.json`, thresholds beside the best
+            checkpoint, and `report.html`.
     """
-    kept = best and results_path(best)
-    if kept and kept.is_file():
-        with atomic_path(Path(work_dir, RESULTS_NAME)) as partial:
-            shutil.copyfile(kept, partial)
-        # A resumed training may have thresholds of an earlier conclusion: those of the same predictions.
-        assess(config, best, work_dir)
-    return write_report(work_dir)
+    best = best_checkpoint(work_dir)
+    if best and _copy_results(best, work_dir):
+        assess(config, work_dir, best, anew=True)
+    write_report(work_dir)
 
 
 def assess_work_dir(work_dir):
-    """See to it that the evaluation in a training's folder is there and not older than the predictions.
+    """See to it that a training's folder has an evaluation that is not older than its predictions, if it has any.
 
     Args:
-        work_dir (str | Path): A training's folder, one that was stopped too.
+        work_dir (str | Path): A training's folder, also of one that goes on or was stopped.
 
     Raises:
         UserError: If there is no such folder, or predictions in it cannot be used.
@@ -102,3 +96,20 @@ def assess_work_dir(work_dir):
     work_dir = Path(work_dir)
     if not work_dir.is_dir():
         raise UserError(f'{work_dir}: there is no such folder; name that of a training, such as work_dirs/demo')
+    results, evaluation, best = work_dir / RESULTS_NAME, work_dir / EVALUATION_NAME, best_checkpoint(work_dir)
+    if not results.is_file() and not (best and _copy_results(best, work_dir)):
+        return
+    if not evaluation.is_file() or evaluation.stat().st_mtime < results.stat().st_mtime:
+        path = max(work_dir.glob('*.py'), key=lambda path: path.stat().st_mtime, default=None)
+        if path is None:
+            raise CellDataError(work_dir, 'the config of the training is missing', 'evaluate by tools/test.py')
+        assess(load_config(path), work_dir, best)
+
+
+def _copy_results(checkpoint, work_dir):
+    """Whether there were predictions beside the checkpoint to copy."""
+    kept = results_path(checkpoint)
+    if kept.is_file():
+        with atomic_path(Path(work_dir, RESULTS_NAME)) as partial:
+            shutil.copyfile(kept, partial)
+    return kept.is_file()

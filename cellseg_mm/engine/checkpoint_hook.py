@@ -6,9 +6,9 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from cellseg_mm.engine.checkpoint import message_hub_to_plain, plain_to_message_hub
+from cellseg_mm.engine.checkpoint_files import best_path, files_beside, results_path
 from cellseg_mm.engine.seeding import random_state, set_random_state
 from cellseg_mm.evaluation.cell_metric import CellMetric
-from cellseg_mm.evaluation.operating_point import thresholds_path
 from cellseg_mm.io.files import atomic_path
 
 _LATEST_RESULTS = '.val-results-latest.json'
@@ -109,18 +109,3 @@ class EpochCheckpointHook(Hook):
                 str(partial.parent), partial.name, save_optimizer=resumable, save_param_scheduler=resumable,
                 meta=dict(epoch=runner.epoch, iter=runner.iter), by_epoch=True)
         del self._random_states
-
-
-def best_path(work_dir, epoch):
-    """Return the path of the best epoch's weights in `work_dir`."""
-    return Path(work_dir) / f'best_epoch_{epoch}.pth'
-
-
-def results_path(checkpoint):
-    """Return the path of what the best epoch predicted on the validation images, beside its checkpoint."""
-    return Path(checkpoint).with_suffix('.results.json')
-
-
-def files_beside(checkpoint):
-    """Return the paths of what belongs to a checkpoint and goes with it, whether they exist or not."""
-    return results_path(checkpoint), thresholds_path(checkpoint)

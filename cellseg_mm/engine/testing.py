@@ -37,7 +37,7 @@ def validate(config, checkpoint, work_dir, launcher='none'):
     if not is_main_process():
         return None
     config.val_evaluator = evaluator
-    return assess(config, checkpoint, work_dir)
+    return assess(config, work_dir, checkpoint)
 
 
 def submit(config, checkpoint, work_dir, launcher='none'):

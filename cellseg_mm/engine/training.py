@@ -1,5 +1,4 @@
 """Training, from a config to checkpoints and curves."""
-import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,6 +7,7 @@ import torch
 from mmengine.dist import barrier, is_main_process
 from mmengine.model import is_model_wrapper
 
+from cellseg_mm.engine.assessment import conclude_training
 from cellseg_mm.engine.checkpoint import (
     check_checkpoint_classes,
     check_resumable,
@@ -15,7 +15,7 @@ from cellseg_mm.engine.checkpoint import (
     matching_weights,
     read_checkpoint,
 )
-from cellseg_mm.engine.checkpoint_hook import best_path, files_beside
+from cellseg_mm.engine.checkpoint_files import best_checkpoint, best_path, epoch_files, files_beside, last_checkpoint
 from cellseg_mm.engine.distributed import prepare_distributed
 from cellseg_mm.engine.preflight import check_data, check_work_dir, drop_pretrained, fetch_pretrained
 from cellseg_mm.engine.run_record import RunRecordHook, data_record
@@ -30,7 +30,8 @@ def train(config, work_dir, resume=None, amp=False, auto_scale_lr=False, launche
 
     Args:
         config (Config): A config from `load_config`.
-        work_dir (str | Path): Where checkpoints, logs, `curves.png` and `run.json` go.
+        work_dir (str | Path): Where checkpoints, logs, `curves.png`, `run.json`, `report.html` and what
+            `conclude_training` writes go.
         resume (str | Path | None): `auto` for the last epoch in `work_dir`, if there is one, or a checkpoint.
         amp (bool): Train in mixed precision: float16 on GPUs, bfloat16 on CPUs.
         auto_scale_lr (bool): Scale the learning rate with the batch size.
@@ -50,7 +51,7 @@ def train(config, work_dir, resume=None, amp=False, auto_scale_lr=False, launche
     check_work_dir(work_dir)
     resume_from = last_checkpoint(work_dir) if resume == 'auto' else resume
     elsewhere = resume_from is None or Path(resume_from).parent.resolve() != work_dir.resolve()
-    if elsewhere and any(_epoch_files(work_dir)):
+    if elsewhere and any(epoch_files(work_dir)):
         raise UserError(f'{work_dir}: there is a training in it already; add --resume to go on with it, or name '
                         'another folder with --work-dir')
     start_from = resume_from or config.get('load_from')
@@ -86,29 +87,9 @@ def train(config, work_dir, resume=None, amp=False, auto_scale_lr=False, launche
     runner.train()
     if is_main_process():
         plot_curves(work_dir, work_dir / 'curves.png')
+        conclude_training(config, work_dir)
     barrier()  # the main process writes the last checkpoint
     return best_checkpoint(work_dir) or last_checkpoint(work_dir)
-
-
-def last_checkpoint(work_dir):
-    """Return the path of the last epoch's checkpoint in `work_dir`, or None."""
-    return _newest(work_dir, 'epoch')
-
-
-def best_checkpoint(work_dir):
-    """Return the path of the best epoch's checkpoint in `work_dir`, or None."""
-    return _newest(work_dir, 'best_epoch')
-
-
-def _newest(work_dir, prefix):
-    epochs = {epoch: path for kind, epoch, path in _epoch_files(work_dir) if kind == prefix}
-    return epochs[max(epochs)] if epochs else None
-
-
-def _epoch_files(work_dir):
-    for path in Path(work_dir).glob('*.pth'):
-        if match := re.fullmatch(r'(epoch|best_epoch)_(\d+)\.pth', path.name):
-            yield match[1], int(match[2]), path
 
 
 def _bring_best(checkpoint, source_dir, work_dir):

@@ -33,17 +33,32 @@ def test_validation_prints_the_table_and_keeps_predictions_and_overlays(checkpoi
     run = run_tool('test', TINY_CONFIG, checkpoint, '--work-dir', tmp_path, '--show-dir', tmp_path / 'overlays',
                    '--show-score-thr', 0.3, *options)
     assert run.returncode == 0, run.stderr
-    table = run.stdout[run.stdout.index('AP50'):]
+    table = run.stdout[run.stdout.index('dense cap'):]
     for word in ('AP75', 'class1', 'class4', 'mean', '100', '50'):
         assert word in table
-    metrics = json.loads((tmp_path / 'val-metrics.json').read_text())
-    assert 0 <= metrics['cells/AP50_dense'] <= 1
+    evaluation = json.loads((tmp_path / 'val-evaluation.json').read_text())
+    assert 0 <= evaluation['metrics']['AP50_dense'] <= 1
+    thresholds = json.loads(checkpoint.with_suffix('.thresholds.json').read_text())
+    assert evaluation['thresholds'] == thresholds
+    assert 'these same images' in table
     results = json.loads((tmp_path / 'val-results.json').read_text())
     images = {image['id'] for image in json.loads((tiny_data / 'annotations/val.json').read_text())['images']}
     assert {result['image_id'] for result in results} <= images
     assert not (tmp_path / 'tiny.py').exists(), 'the record of the training that the folder may hold'
     for path in (tmp_path / 'overlays').iterdir():
         assert cv2.imread(str(path)).shape[2] == 3
+
+
+def test_thresholds_beside_the_checkpoint_are_used_and_kept(checkpoint, options, tmp_path):
+    weights = tmp_path / 'best_epoch_1.pth'
+    weights.write_bytes(checkpoint.read_bytes())
+    thresholds = {f'class{number}': number / 10 for number in range(1, 5)}
+    beside = tmp_path / 'best_epoch_1.thresholds.json'
+    beside.write_text(json.dumps(thresholds))
+    run = run_tool('test', TINY_CONFIG, weights, '--work-dir', tmp_path, *options)
+    assert run.returncode == 0, run.stderr
+    assert f'class1 0.1, class2 0.2, class3 0.3, class4 0.4 (from {beside.name})' in run.stdout
+    assert json.loads(beside.read_text()) == thresholds
 
 
 def test_format_only_writes_a_submission_that_checks_out(checkpoint, options, tiny_data, tmp_path):
@@ -63,7 +78,7 @@ def test_a_model_that_finds_nothing_scores_zero_and_cannot_be_submitted(checkpoi
     strict = ('--work-dir', tmp_path, '--cfg-options', f'data_root={tiny_data}', 'model.test_cfg.rcnn.score_thr=1.1')
     run = run_tool('test', TINY_CONFIG, checkpoint, *strict)
     assert run.returncode == 0, run.stderr
-    assert json.loads((tmp_path / 'val-metrics.json').read_text())['cells/AP50_dense'] == 0
+    assert json.loads((tmp_path / 'val-evaluation.json').read_text())['metrics']['AP50_dense'] == 0
     run = run_tool('test', TINY_CONFIG, checkpoint, '--format-only', *strict)
     assert run.returncode == 2
     assert 'it holds no cell at all' in run.stderr.splitlines()[-1]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import REPOSITORY, TINY_CONFIG, run_tool
 
-from cellseg_mm.engine.checkpoint_hook import results_path
+from cellseg_mm.engine.checkpoint_files import results_path
 from cellseg_mm.engine.epoch_loss_hook import validation_losses
 from cellseg_mm.engine.runner import CellRunner
 from cellseg_mm.engine.testing import validate
