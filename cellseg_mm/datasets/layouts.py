@@ -90,7 +90,7 @@ def find_course(root):
                 folder, 'has no image.tif', 'put the image there under this name, or remove the folder'))
         else:
             layout.train.append(Sample(folder.name, image, files))
-    layout.classes = sorted({name for sample in layout.train for name in sample.labels}, key=_natural)
+    layout.classes = sorted({name for sample in layout.train for name in sample.labels}, key=natural)
     return layout
 
 
@@ -228,7 +228,7 @@ def _visible(folder):
     return [path for path in folder.iterdir() if not path.name.startswith('.')] if folder.is_dir() else []
 
 
-def _natural(name):
+def natural(name):
     """Sorting key that puts class2 before class10."""
     return [(int(part), '') if part.isdecimal() else (-1, part) for part in re.split(r'(\d+)', name)], name
 

@@ -10,6 +10,7 @@ import numpy as np
 from skimage.color import rgb2hed
 
 from cellseg_mm.datasets import audit, splits
+from cellseg_mm.datasets.layouts import natural
 from cellseg_mm.datasets.prepare import TEXT_MARK, WARNINGS
 from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.io.image import read_image
@@ -20,8 +21,10 @@ SPLITS = 'train', 'val', 'test'
 TEST_GROUP = 'test images'  # in place of a group, which they seldom have
 # Optical density, how far the colours of stained tissue are apart; greys differ by less.
 COLOURED = 0.03
-# Of 255, how bright the brightest 1% of a picture of stained tissue is; in fluorescence, little is bright.
-BRIGHT_GROUND = 150
+# Of 255, how bright the brightest colour of half of a picture of stained tissue is; in fluorescence, less is bright.
+BRIGHT = 100
+# Pixels; parts of images beyond are made smaller before they are kept, since a region drawn as a cell may be vast.
+LARGEST_PART = 512
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class Survey:
         for index, entry in enumerate(self.images):
             members[entry.group].append(index)
         return {name: members[name] for name in sorted(members, key=lambda name: (
-            name == TEST_GROUP, -len(members[name]), name))}
+            name == TEST_GROUP, -len(members[name]), natural(name)))}
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,7 @@ class Facts:
         disconnected: bool (N,).
         overlapping: bool (N,).
         thumbnail: uint8 (S, S, 3) BGR of the middle square, or None.
-        parts: uint8 BGR of each window.
+        parts: uint8 BGR of each window, made smaller if its longest side is above `LARGEST_PART`.
     """
 
     features: np.ndarray
@@ -271,7 +274,15 @@ def read_facts(cutting):
                                interpolation=cv2.INTER_AREA if side > cutting.thumbnail else cv2.INTER_NEAREST)
     return Facts(splits.appearance_features(image), bool((sample == sample[:, :1]).all()), sample.mean(0),
                  *stain(sample), *audit.relations(maps, cutting.size), thumbnail,
-                 [image[y:y + h, x:x + w].copy() for x, y, w, h in cutting.windows])
+                 [_shrink(image[y:y + h, x:x + w]) for x, y, w, h in cutting.windows])
+
+
+def _shrink(part):
+    factor = LARGEST_PART / max(part.shape[:2])
+    if factor >= 1:
+        return part.copy()
+    height, width = (max(1, int(side * factor)) for side in part.shape[:2])
+    return cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def stain(pixels):
@@ -285,14 +296,14 @@ def stain(pixels):
 
     Returns:
         tuple[ndarray, ndarray | None]: Of red, green and blue, float64 (3,); and of haematoxylin and eosin, float64
-            (2,), or None where the ground is dark, or green, which both dyes absorb most, is not the most absorbed.
+            (2,), or None where the picture is dark, or green, which both dyes absorb most, is not the most absorbed.
     """
+    bright = np.median(pixels.max(1)) > BRIGHT
     density = -np.log10((pixels + 1.0) / 256)
     tissue = density.mean(1) > splits.GLASS
     if tissue.any():
         pixels, density = pixels[tissue], density[tissue]
     red, green, blue = mean = density.mean(0)
-    bright = np.percentile(pixels.max(1), 99) > BRIGHT_GROUND
     if not bright or green - min(red, blue) < COLOURED or green <= max(red, blue):
         return mean, None
     return mean, rgb2hed(pixels[None])[0, :, :2].mean(0)

@@ -14,7 +14,7 @@ from cellseg_mm.visualization.page import Section, join, paragraph, picture
 
 TILE = 96  # pixels of a cell's picture, as in data_report.css
 _SCALES = 6, 4, 3, 2, 1
-_ROOM = 1.6  # sides of the row's median cell that a picture shows
+_ROOM = 1.35  # sides of the row's median cell that a picture shows
 _SAMPLED, _EXTREME, _PICTURES = 48, 12, 1500  # cells of a class over all sizes, at either end; pictures in all
 
 
@@ -105,7 +105,7 @@ def draw_cell(survey, cell, scale, part):
         survey (Survey): The data set.
         cell (int): The cell.
         scale (int): By which to enlarge it, where a picture has room for that.
-        part (numpy.ndarray): uint8 (h, w, 3) BGR, what its window shows.
+        part (numpy.ndarray): uint8 (h, w, 3) BGR, what its window shows, at any scale if it is larger than a picture.
 
     Returns:
         numpy.ndarray: uint8 BGR of at most `TILE` pixels a side.

@@ -187,11 +187,11 @@ def _classes(survey, facts, findings):
                                      f'{ratio:.1f} cells for each one of the rarest.'))
     if len(survey.classes) > 1:
         body.append(_shares(survey, inside))
-    few = [f'{name} ({count:,})' for name, count in zip(
-        survey.classes, survey.counts[survey.sides['val']].sum(0).tolist(), strict=True) if count < _FEW]
+    validated = survey.counts[survey.sides['val']].sum(0) if 'val' in survey.sides else []
+    few = [f'{name} ({count:,})' for name, count in zip(survey.classes, validated, strict=False) if count < _FEW]
     if few:
-        sentences.append('So few validation cells make AP mostly chance: '
-                         f'{shorten(", ".join(few), 300)}. Cross-validation measures on all images.')
+        sentences.append(f'Few cells to validate on: {shorten(", ".join(few), 300)}. AP of so few is mostly chance; '
+                         'cross-validation measures on all images.')
     findings['Classes'] += sentences
     return Section('Classes', join(*map(paragraph, sentences), *body), 'Touching: one of the eight neighbours of a '
                    'pixel is a cell of the same class. In parts: not connected, kept as one cell. Overlapping: shares '

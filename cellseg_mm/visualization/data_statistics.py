@@ -166,7 +166,8 @@ def colour_section(survey, facts, findings):
             '. ' if stained == len(facts) else f', of the {stained:,} of {len(facts):,} images that look stained so. ')
     else:
         note += 'No image looks stained by haematoxylin and eosin, so that these are left out. '
-    rows, known = [], survey.sides['train']
+    # What is trained on comes first.
+    rows, known = [], next(iter(survey.sides.values()))
     for split, inside in survey.sides.items():
         medians = {name: _median(values[inside]) for name, (_, values) in measured.items()}
         rows.append((split, int(inside.sum()), *(
@@ -174,8 +175,8 @@ def colour_section(survey, facts, findings):
         strange = [name for name, median in medians.items() if not _is_usual(median, measured[name][1][known])]
         if strange:
             findings['Colour'].append(
-                f'Images of {split} look unlike those of train: their median {" and ".join(strange)} '
-                f'{"lie" if len(strange) > 1 else "lies"} outside of what 90% of the training images have.')
+                f'Images of {split} look unlike those of train in {" and ".join(strange)}: the median one lies outside '
+                'of what 90% of the training images have.')
     return Section('Colour', join(table(['median of', 'images', *measured], rows), *charts), note + 'Boxes hold half '
                    'of the images, their line is the median; groups whose boxes lie apart were stained or scanned '
                    'differently.')
@@ -203,7 +204,8 @@ def _boxes(survey, title, unit, measured):
         # A place without values parts splits from groups.
         places += [('', np.zeros(0, int)), *groups[:_GROUPS]]
     figure = go.Figure(layout=dict(title=title, boxmode='group', boxgap=0.25, boxgroupgap=0.1, yaxis=dict(title=unit),
-                                   height=340, showlegend=len(measured) > 1))
+                                   height=350, showlegend=len(measured) > 1,
+                                   margin=dict(t=36), legend=dict(y=1.01, yanchor='bottom')))
     for name, (colour, values) in measured.items():
         of_place = [(number, index) for number, (_, members) in enumerate(places) for index in members.tolist()
                     if np.isfinite(values[index])]

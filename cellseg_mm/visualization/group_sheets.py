@@ -1,6 +1,7 @@
 """Part of the data report that shows whether the images of a group look alike, and unlike those of others."""
 import html
 from collections import Counter
+from itertools import count
 
 import numpy as np
 import plotly.graph_objects as go
@@ -14,7 +15,8 @@ from cellseg_mm.visualization.overlay import count_of
 from cellseg_mm.visualization.page import Section, chart, join, paragraph, picture
 
 THUMBNAIL = 72  # pixels
-_A_ROW, _ROWS = 14, 40  # images shown of a group, twice as many of those to test on; groups shown
+_A_ROW, _ROWS, _NAMED = 14, 40, 24  # images shown of a group, twice as many of those to test on; groups shown; named
+_BESIDE = 2  # images shown of groups that have no line of their own
 _SYMBOLS = {'train': 'circle', 'val': 'diamond', 'test': 'x'}
 
 
@@ -30,8 +32,8 @@ def choose_thumbnails(survey):
     chosen = set()
     for number, (name, members) in enumerate(survey.groups.items()):
         if number < _ROWS or name == TEST_GROUP:
-            count = min(len(members), _A_ROW * (2 if name == TEST_GROUP else 1))
-            chosen |= {members[place] for place in np.linspace(0, len(members) - 1, count).round().astype(int)}
+            limit = min(len(members), _A_ROW * (2 if name == TEST_GROUP else 1))
+            chosen |= {members[place] for place in np.linspace(0, len(members) - 1, limit).round().astype(int)}
     return chosen
 
 
@@ -60,8 +62,10 @@ def groups_section(survey, facts, thumbnails):
         sides = Counter(survey.images[index].side for index in members)
         cells = (count_of(int(survey.counts[members].sum()), 'cell') if survey.annotated[members].any()
                  else 'cells not known')
-        rows.append(Markup('<div class="name"><b>{}</b><br>{}<br>{}</div><div class="thumbnails">{}</div>').format(
-            name, ', '.join(f'{number:,} {side}' for side, number in sides.items()), cells, pictures))
+        rows.append(Markup('<div class="group{}"><div class="name"><b>{}</b><br>{}<br>{}</div>'
+                           '<div class="thumbnails">{}</div></div>').format(
+            ' whole' * (len(shown) > _BESIDE), name, ', '.join(f'{number:,} {side}' for side, number in sides.items()),
+            cells, pictures))
     parts = [_map(survey, facts)] if len(facts) > 2 else []
     parts += [Markup('<p>{}</p>').format(Markup('').join(
         Markup('<span class="key {}"></span>{}').format(split, split) for split in survey.sides)),
@@ -87,13 +91,14 @@ def _map(survey, facts):
         yaxis=dict(title=f'second, {shares[1]:.0f}%', showgrid=False)))
     colours = page.css_colours(len(survey.groups))
     # Test images, which come last, are drawn first: others lie over them.
-    for (name, members), colour in reversed(list(zip(survey.groups.items(), colours, strict=True))):
+    for number, (name, members), colour in reversed(list(zip(count(), survey.groups.items(), colours, strict=False))):
         colour = SPLIT_COLOURS['test'] if name == TEST_GROUP else colour
         entries = [survey.images[index] for index in members]
         sides = {split: None for entry in entries for split in entry.splits}
         figure.add_scatter(
             x=plane[members, 0], y=plane[members, 1], mode='markers',
             name=html.escape(shorten(name, 24)) + (f' ({" and ".join(sides)})' if name != TEST_GROUP else ''),
+            showlegend=number < _NAMED or name == TEST_GROUP,
             marker=dict(symbol=[_SYMBOLS[entry.splits[0]] for entry in entries], size=9, color=colour,
                         line=dict(width=0.7, color=page.INK if name != TEST_GROUP else colour)),
             text=[f'{html.escape(entry.name)}<br>{html.escape(name)}, {entry.side}' for entry in entries],

@@ -17,6 +17,7 @@ from cellseg_mm.visualization.page import Section, beside, chart, join, paragrap
 _TITLE = 'For the model'
 _IOUS = {0.3: '#8fbbe0', 0.5: page.ACCENT, 0.7: page.INK}  # and their colours
 _COVERED, _GAIN = 0.9, 0.02  # share of cells that need no other anchors; what others have to gain to be worth naming
+_MUCH_LOST = 0.95  # best AP50 at COCO's cap, below which that cap must be spoken of
 _SIDES = 0, 16, 32, 64, 128, np.inf  # pixels of a cell's longest side, as a model sees it
 _NO_CELL = 'There is no cell, so that nothing can be said.'
 
@@ -73,18 +74,29 @@ def _detections(survey, config, say):
     names[COCO_CAP] += ', COCOeval by default'
     if limit:
         names[limit] += ', max_dets'
-    rows = [(name, ceiling_ap50(counts, cap, per_class=True), ceiling_ap50(counts, cap)) for cap, name in names.items()]
-    caps = np.unique(np.geomspace(10, max(1.5 * most, 200), 60).round().astype(int)).tolist()
+    # With one class, both limits are the same.
+    kinds = {'of each class of an image': True, 'of an image': False}
+    if len(survey.classes) == 1:
+        del kinds['of each class of an image']
+    rows = [(name, *(ceiling_ap50(counts, cap, per_class) for per_class in kinds.values()))
+            for cap, name in names.items()]
+    reached = ceiling_ap50(counts, COCO_CAP, per_class=True)
+    if reached < _MUCH_LOST:
+        say(f'COCOeval counts {COCO_CAP} detections of each class in an image by default, at which a perfect detector '
+            f'has an AP50 of {reached:.2f} here: report AP50_dense, or say which it is.')
+    caps = np.unique(np.geomspace(10, max(1.5 * most, 1.2 * (limit or 200)), 60).round().astype(int)).tolist()
     figure = go.Figure(layout=dict(showlegend=True, xaxis=dict(title='most detections', type='log', dtick=1),
                                    yaxis=dict(title='best AP50', range=[0, 1.03]), height=330))
-    for name, per_class, dash in (('of each class of an image', True, 'dot'), ('of an image', False, 'solid')):
+    for name, per_class in kinds.items():
         figure.add_scatter(x=caps, y=[round(ceiling_ap50(counts, cap, per_class), 4) for cap in caps], name=name,
-                           mode='lines', line=dict(color=page.ACCENT, dash=dash), hovertemplate='%{x}: %{y:.3f}')
+                           mode='lines', line=dict(color=page.ACCENT, dash='dot' if per_class else 'solid'),
+                           hovertemplate='%{x}: %{y:.3f}')
     if limit:
-        figure.add_vline(limit, line=dict(color=page.GREY, width=1, dash='dash'), annotation_text='max_dets',
-                         annotation_position='bottom left')
+        figure.add_vline(limit, line=dict(color=page.GREY, width=1, dash='dash'))
+        # Of a logarithmic axis, annotations take the logarithm.
+        figure.add_annotation(x=np.log10(limit), y=0.08, text='max_dets', xanchor='right', showarrow=False)
     yield beside(join(
-        table(['most detections', 'of each class of an image', 'of an image'], rows,
+        table(['most detections', *kinds], rows,
               'The best AP50 that any detector can reach on these images'),
         paragraph('COCOeval limits each class of an image by itself; a model (max_per_img) limits all detections of an '
                   'image, of which each is then as likely to be kept as any other.')), chart(figure))
@@ -102,7 +114,7 @@ def _anchors(survey, config, say):
     if not len(survey.image):
         yield paragraph(_NO_CELL)
         return
-    dataset = config.test_dataloader.dataset
+    dataset = (config.get('test_dataloader') or config.val_dataloader).dataset
     while 'dataset' in dataset:  # a wrapper
         dataset = dataset.dataset
     factors = resize_factors(dataset.pipeline, [entry.size for entry in survey.images])
