@@ -47,6 +47,7 @@ _ERRORS = {
 }
 _BEST, _WORST = 3, 4  # how many images are shown
 _ENOUGH_CELLS = 10  # in an image of fewer, one cell decides AP50
+_MANY_CLASSES = 8  # more take the page's whole width for their matrix
 _LEVEL = 0.02  # a validation loss within this share of its minimum has not risen
 
 
@@ -117,7 +118,7 @@ def _evidence(run):
         text += (' The 95% intervals come from drawing whole groups anew, since images of one group are alike; a '
                  'difference smaller than they are wide may be chance.')
         if groups < FEW_GROUPS:
-            text += ' With so few groups the intervals are rough themselves.'
+            text += ' With so few groups take them for too narrow.'
     text += ' The best epoch was chosen on these same images'
     source = run.evaluation.get('thresholds_from')
     if source:
@@ -214,7 +215,8 @@ def _classes(run):
     body = table(['class', 'true cells', 'predicted', 'AP50 dense', '95% interval', 'AP50 cap 100', 'AP dense', 'PQ',
                   'F1', 'precision', 'recall', 'threshold'], rows)
     if matrix.any():
-        body = join(body, beside(*(chart(draw(matrix, run.classes)) for draw in (charts.confusion, charts.fates))))
+        place = beside if len(run.classes) <= _MANY_CLASSES else join
+        body = join(body, place(*(chart(draw(matrix, run.classes)) for draw in (charts.confusion, charts.fates))))
     return Section(
         'Classes', body, 'AP regards all predictions. All else regards those of a score at or above the threshold of '
         'their class, matched at a mask IoU above 0.5. In the last row AP and PQ are means of the classes; F1, '

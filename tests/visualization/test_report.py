@@ -88,7 +88,7 @@ def test_figures_stand_with_their_intervals_and_what_they_rest_on(tmp_path):
     assert f'<div class="value">{found["metrics"]["AJI"]:.3f}</div>' in html
     assert f'95%: {low:.3f} to {high:.3f}' in html
     assert 'rest on 3 validation images in 3 groups with 12 true cells' in html
-    assert 'few groups' in html
+    assert 'With so few groups take them for too narrow.' in html
     assert 'best epoch was chosen on these same images, and so were the score thresholds' in html
 
 
