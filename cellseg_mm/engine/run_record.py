@@ -31,9 +31,9 @@ class RunRecordHook(Hook):
     """Write `run.json` to the work dir after each epoch.
 
     `seconds` counts training with its validation, over all resumed runs; what a killed run did after its last whole
-    epoch is left out. `peak_memory_mb` (10^6 bytes) has as `cpu` the largest resident memory of the main process and of
-    its largest data loading process together, summed over the processes of a distributed run, and as `gpu` what PyTorch
-    held at most on one. The home directory is written as `~`.
+    epoch is left out. `peak_memory_mb` (10^6 bytes) has as `cpu` the largest resident memory of the training process,
+    summed over those of a distributed run, without the data loading processes, which share most of it; and as `gpu`
+    what PyTorch held at most on one. The home directory is written as `~`.
 
     Args:
         data (dict): What `data_record` returned.
@@ -135,7 +135,10 @@ def _processor():
 
 
 def _resident_bytes():
-    return _UNIT * sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    # getrusage also counts what the process was before it became this program, a copy of the one that started it.
+    status = Path('/proc/self/status')
+    peak = status.is_file() and re.search(r'^VmHWM:\s*(\d+) kB', status.read_text(encoding='utf-8'), re.MULTILINE)
+    return 1024 * int(peak[1]) if peak else _UNIT * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _without_home(text):

@@ -213,6 +213,7 @@ def _plot_rates(axes, iterations, training):
         axes.set_yscale('log')
     else:
         axes.set_ylim(0, 1.05 * known.max() or 1)
+    axes.yaxis.set_major_formatter(lambda rate, _: f'{rate:.2g}')
     _line(axes, iterations, rates, '', _INK, 2)
 
 
