@@ -78,6 +78,8 @@ def ap50(scores, classes, unit, best=None):
         if key in scores:
             figure.add_trace(_line(*scores[key], name, INK, dash=dash))
     figure.update_yaxes(rangemode='tozero')
+    # Three names fill a line of the legend.
+    figure.update_layout(height=360 + 20 * max(0, len(figure.data) // 3 - 2))
     return _over_time(figure, 'AP50 on the validation images', unit, best)
 
 

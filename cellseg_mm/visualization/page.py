@@ -21,13 +21,14 @@ MISSING = '\N{EN DASH}'
 INK, GREY, LIGHT, ACCENT = '#1d2733', '#66717e', '#e4e8ec', '#0b62a8'
 _FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif'
 _CHART_HEIGHT = 360
+_AXIS_HEIGHT = 48  # of the ticks, their labels and the title below a chart
 _LONG = 15  # rows of a table, from which on it scrolls by itself
 _AXIS = dict(gridcolor=LIGHT, linecolor='#b9c1c9', showline=True, zeroline=False, ticks='outside', ticklen=4,
              tickcolor='#b9c1c9', automargin=True, title=dict(standoff=10, font=dict(size=13, color=GREY)))
 _LOOK = go.layout.Template(layout=dict(
     paper_bgcolor='white', plot_bgcolor='white', font=dict(family=_FONT, size=13, color=INK), hovermode='closest',
     hoverlabel=dict(font=dict(family=_FONT, size=13)), margin=dict(l=56, r=16, t=12, b=44), xaxis=_AXIS, yaxis=_AXIS,
-    legend=dict(orientation='h', x=0, y=-0.18, yanchor='top', font=dict(size=13)), dragmode='zoom'))
+    legend=dict(orientation='h', x=0, yanchor='top', font=dict(size=13)), dragmode='zoom'))
 _TEMPLATES = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).with_name('templates')), autoescape=True,
                                 trim_blocks=True, lstrip_blocks=True)
 
@@ -128,6 +129,8 @@ def chart(figure):
     title = figure.layout.title.text
     height = figure.layout.height or _CHART_HEIGHT
     figure.update_layout(template=_LOOK, title=None, height=height, width=None)
+    if figure.layout.legend.y is None:
+        figure.layout.legend.y = -_AXIS_HEIGHT / max(height - 2 * _AXIS_HEIGHT, _AXIS_HEIGHT)  # of the height between the margins
     # '<' occurs in JSON within strings only; escaped, none of them can end or nest the script.
     data = Markup(figure.to_json().replace('<', '\\u003c'))  # noqa: S704
     caption = Markup('<figcaption>{}</figcaption>').format(title) if title else ''
