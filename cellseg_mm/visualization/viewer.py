@@ -19,7 +19,7 @@ _STATUSES = (
     ('right', 'solid', 'a prediction that matches a true cell of its class'),
     ('missed', 'dashed', 'a true cell that no prediction matches'),
     ('spurious', 'dashed', 'a prediction that matches no true cell'),
-    ('confused', 'dotted', 'matched, but by a cell of another class'),
+    ('confused', 'dotted', 'matched by a cell of another class'),
 )
 _STATUS_INDEX = {name: index for index, (name, _, _) in enumerate(_STATUSES)}
 _ALPHABET = np.frombuffer(b'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_', np.uint8)
