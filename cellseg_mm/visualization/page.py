@@ -130,7 +130,8 @@ def chart(figure):
     height = figure.layout.height or _CHART_HEIGHT
     figure.update_layout(template=_LOOK, title=None, height=height, width=None)
     if figure.layout.legend.y is None:
-        figure.layout.legend.y = -_AXIS_HEIGHT / max(height - 2 * _AXIS_HEIGHT, _AXIS_HEIGHT)  # of the height between the margins
+        # As a share of the height between the margins.
+        figure.layout.legend.y = -_AXIS_HEIGHT / max(height - 2 * _AXIS_HEIGHT, _AXIS_HEIGHT)
     # '<' occurs in JSON within strings only; escaped, none of them can end or nest the script.
     data = Markup(figure.to_json().replace('<', '\\u003c'))  # noqa: S704
     caption = Markup('<figcaption>{}</figcaption>').format(title) if title else ''
