@@ -13,7 +13,7 @@ from cellseg_mm.visualization.overlay import class_colours, draw_instances
 from cellseg_mm.visualization.page import Section, join, paragraph, picture
 
 TILE = 96  # pixels of a cell's picture, as in data_report.css
-_SCALES = 6, 4, 3, 2, 1
+_SCALES = 6, 4, 3, 2, 1.5, 1
 _ROOM = 1.35  # sides of the row's median cell that a picture shows
 _SAMPLED, _EXTREME, _PICTURES = 48, 12, 1500  # cells of a class over all sizes, at either end; pictures in all
 
@@ -31,7 +31,7 @@ class Row:
 
     title: str
     cells: list
-    scale: int
+    scale: float
 
 
 def choose_cells(survey):
@@ -85,14 +85,14 @@ def window_of(survey, cell, scale):
     Args:
         survey (Survey): The data set.
         cell (int): The cell.
-        scale (int): By which to enlarge it; a cell too large for that gets a window of its own size.
+        scale (float): By which to enlarge it; a cell too large for that gets a window of its own size.
 
     Returns:
         tuple[int, int, int, int]: x, y, width and height in pixels, inside the image.
     """
     x, y, w, h = survey.box[cell].tolist()
     height, width = survey.images[survey.image[cell]].size
-    side = max(TILE // scale, int(np.ceil(1.2 * max(w, h))))
+    side = max(int(TILE / scale), int(np.ceil(1.2 * max(w, h))))
     left, top = (max(0, min(start + size // 2 - side // 2, whole - side))
                  for start, size, whole in ((x, w, width), (y, h, height)))
     return left, top, min(side, width), min(side, height)
@@ -104,7 +104,7 @@ def draw_cell(survey, cell, scale, part):
     Args:
         survey (Survey): The data set.
         cell (int): The cell.
-        scale (int): By which to enlarge it, where a picture has room for that.
+        scale (float): By which to enlarge it, where a picture has room for that.
         part (numpy.ndarray): uint8 (h, w, 3) BGR, what its window shows, at any scale if it is larger than a picture.
 
     Returns:
@@ -112,14 +112,15 @@ def draw_cell(survey, cell, scale, part):
     """
     (x, y, bitmap), = LocalMasks.from_rles([survey.rles[cell]], *survey.images[survey.image[cell]].size).crops()
     left, top, width, height = window_of(survey, cell, scale)
-    x, y, longest = x - left, y - top, max(width, height)
+    x, y, factor = x - left, y - top, min(scale, TILE / max(width, height))
     label, colours = [int(survey.label[cell])], class_colours(len(survey.classes))
-    if longest * scale <= TILE:
-        return draw_instances(part, [(x, y, bitmap)], label, colours, scale)
+    if factor in (1, 2, 3, 4, 6):
+        # By whole numbers, outlines come out smooth.
+        return draw_instances(part, [(x, y, bitmap)], label, colours, int(factor))
     mask = np.zeros((height, width), np.uint8)
     mask[y:y + bitmap.shape[0], x:x + bitmap.shape[1]] = bitmap
-    size = max(1, width * TILE // longest), max(1, height * TILE // longest)
-    part = cv2.resize(part, size, interpolation=cv2.INTER_AREA if longest > TILE else cv2.INTER_CUBIC)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    part = cv2.resize(part, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
     return draw_instances(part, [(0, 0, cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST))], label, colours)
 
 

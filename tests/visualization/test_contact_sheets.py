@@ -18,7 +18,7 @@ def survey_of(boxes, size=(400, 500), groups=1):
                   rles, [], {})
 
 
-@given(st.data(), st.sampled_from([1, 2, 3, 6]))
+@given(st.data(), st.sampled_from([1, 1.5, 2, 3, 6]))
 def test_a_window_holds_its_cell_and_lies_in_the_image(data, scale):
     height, width = size = data.draw(st.tuples(st.integers(1, 300), st.integers(1, 300)))
     x, y = data.draw(st.tuples(st.integers(0, width - 1), st.integers(0, height - 1)))
@@ -30,7 +30,8 @@ def test_a_window_holds_its_cell_and_lies_in_the_image(data, scale):
 
 @pytest.mark.parametrize(('box', 'scale', 'shape'), [
     ((200, 200, 10, 10), 4, (96, 96)), ((0, 390, 10, 10), 4, (96, 96)), ((200, 200, 1, 1), 6, (96, 96)),
-    ((200, 200, 60, 30), 4, (96, 96)), ((0, 0, 500, 400), 1, (76, 96)), ((0, 0, 500, 2), 1, (76, 96))])
+    ((200, 200, 60, 30), 4, (96, 96)), ((200, 200, 40, 40), 1.5, (96, 96)),
+    ((0, 0, 500, 400), 1, (77, 96)), ((0, 0, 500, 2), 1, (77, 96))])
 def test_a_cell_is_outlined_in_a_picture_of_the_size_of_a_tile(box, scale, shape):
     survey = survey_of([box])
     _, _, width, height = window_of(survey, 0, scale)
@@ -47,6 +48,7 @@ def test_a_cell_is_outlined_in_a_picture_of_the_size_of_a_tile(box, scale, shape
 def test_a_small_image_makes_a_small_picture():
     survey = survey_of([[1, 1, 2, 2]], size=(5, 8))
     assert draw_cell(survey, 0, 6, np.zeros((5, 8, 3), np.uint8)).shape == (30, 48, 3)
+    assert draw_cell(survey, 0, 1.5, np.zeros((5, 8, 3), np.uint8)).shape == (8, 12, 3)
 
 
 def test_the_smallest_the_largest_and_all_groups_are_shown():
