@@ -27,7 +27,7 @@ class EpochLossHook(Hook):
     last round of validation count twice.
 
     Training goes on as if the hook were not there: a copy of the model computes the validation loss, and the random
-    states are put back. A model that fails in it costs the epoch's `epoch/val_loss`, with a warning that says why.
+    states are put back. A model that fails in it costs the epoch's `epoch/val_loss`; a warning says why, once.
 
     The validation pipeline has to load the cells.
     """
@@ -68,8 +68,9 @@ class EpochLossHook(Hook):
         diverged = not all(map(math.isfinite, losses.values()))
         if diverged:
             parts.append('a loss is not finite: lower the learning rate, or clip gradients by optim_wrapper.clip_grad')
-        runner.logger.log(logging.WARNING if diverged else logging.INFO, 'Epoch %d of %d: %s', runner.epoch,
-                          runner.max_epochs, '; '.join(parts))
+        # Formatted here, since MMEngine leaves out warnings whose message it has seen, whatever their arguments.
+        line = f'Epoch {runner.epoch} of {runner.max_epochs}: {"; ".join(parts)}'
+        runner.logger.log(logging.WARNING if diverged else logging.INFO, line)
         self._means, self._scores = {}, {}
 
 
@@ -116,8 +117,8 @@ def _validation_means(runner):
     finally:
         set_random_state(state)
     for failed in filter(None, all_gather_object(failure)):
-        runner.logger.warning('no validation loss in this epoch: %s', failed[0])
-        runner.logger.info('%s', failed[1])  # several lines, which the console leaves out
+        runner.logger.warning(f'no validation loss: {failed[0]}')  # noqa: G004 -- once for each reason
+        runner.logger.info(failed[1])  # several lines, which the console leaves out
         sums = {}
     return _means(sums)
 

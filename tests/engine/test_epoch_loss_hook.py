@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from mmengine.logging import MessageHub
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.logging.logger import FilterDuplicateWarning
 from torch import nn
 
 from cellseg_mm.engine import epoch_loss_hook
@@ -43,33 +44,37 @@ def batch_of(*values):
     return {'inputs': [torch.full((100, ), float(value)) for value in values], 'data_samples': [sample for _ in values]}
 
 
-class Logger(logging.Logger):
+class Lines(logging.Handler):
 
     def __init__(self):
-        super().__init__('test')
+        super().__init__()
+        self.addFilter(FilterDuplicateWarning())
         self.lines = []
 
-    def handle(self, record):
+    def emit(self, record):
         self.lines.append((record.levelname, record.getMessage()))
 
 
-def run_epoch(hook, model, batches=(), losses=None, images=(1, ), metrics=None):
-    """Call the hook as an epoch of training and validation does; returns what was logged: values, lines."""
-    logged = {}
+def run_epoch(hook, model, batches=(), losses=None, images=(1, ), metrics=None, epochs=1):
+    """Call the hook as training and validation do; returns what was logged: values, lines."""
+    logged, lines = {}, Lines()
+    logger = MMLogger(str(id(lines)))
+    logger.handlers = [lines]
     runner = SimpleNamespace(
-        model=model, epoch=0, max_epochs=3, val_loop=object(), val_dataloader=batches, logger=Logger(),
+        model=model, epoch=0, max_epochs=3, val_loop=object(), val_dataloader=batches, logger=logger,
         message_hub=MessageHub.get_instance('epoch_loss_hook'),
         visualizer=SimpleNamespace(add_scalars=lambda values, step: logged.update(values, step=step)))
     hook.before_train(runner)
-    hook.before_train_epoch(runner)
-    for values, count in zip(losses or [{'loss': torch.tensor(1.0)}], images, strict=True):
-        hook.after_train_iter(runner, 0, batch_of(*range(count)), values)
-    hook.after_train_epoch(runner)
-    runner.epoch += 1
-    if metrics:
-        hook.after_val_epoch(runner, metrics)
+    for _ in range(epochs):
+        hook.before_train_epoch(runner)
+        for values, count in zip(losses or [{'loss': torch.tensor(1.0)}], images, strict=True):
+            hook.after_train_iter(runner, 0, batch_of(*range(count)), values)
+        hook.after_train_epoch(runner)
+        runner.epoch += 1
+        if metrics:
+            hook.after_val_epoch(runner, metrics)
     hook.after_train(runner)
-    return logged, runner.logger.lines
+    return logged, lines.lines
 
 
 def test_training_losses_are_means_over_images_not_over_batches():
@@ -113,9 +118,10 @@ def test_a_detector_without_a_loss_in_evaluation_mode_costs_the_value_and_says_w
             return super().forward(*args, **kwargs)
 
     state = torch.get_rng_state()
-    logged, lines = run_epoch(EpochLossHook(), Picky(), [batch_of(1), batch_of(2)])
-    assert logged == {'epoch/train_loss': 1.0, 'step': 1}
-    assert lines[0] == ('WARNING', 'no validation loss in this epoch: RuntimeError: only while training')
+    logged, lines = run_epoch(EpochLossHook(), Picky(), [batch_of(1), batch_of(2)], epochs=2)
+    assert logged == {'epoch/train_loss': 1.0, 'step': 2}
+    assert [level for level, _ in lines].count('WARNING') == 1
+    assert lines[0] == ('WARNING', 'no validation loss: RuntimeError: only while training')
     assert 'Traceback' in lines[1][1]
     assert lines[2] == ('INFO', 'Epoch 1 of 3: loss 1.000 in training')
     assert torch.equal(torch.get_rng_state(), state)
@@ -165,12 +171,14 @@ def test_one_line_tells_of_an_epoch():
 
 
 @pytest.mark.parametrize('value', [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_is_logged_as_it_is_and_warned_of(value):
-    logged, lines = run_epoch(EpochLossHook(), Detector(), losses=[{'loss': torch.tensor(value)}])
+def test_a_loss_that_is_not_finite_is_logged_as_it_is_and_warned_of_each_time(value):
+    logged, lines = run_epoch(EpochLossHook(), Detector(), losses=[{'loss': torch.tensor(value)}], epochs=2)
     assert not math.isfinite(logged['epoch/train_loss'])
-    level, line = lines[-1]
-    assert level == 'WARNING'
-    assert 'a loss is not finite: lower the learning rate' in line
+    for epoch, (level, line) in enumerate(lines, 1):
+        assert level == 'WARNING'
+        assert line.startswith(f'Epoch {epoch} of 3: ')
+        assert 'a loss is not finite: lower the learning rate' in line
+    assert len(lines) == 2
 
 
 def test_masks_are_padded_as_in_training():
