@@ -1,4 +1,4 @@
-# make demo    the whole job on generated images: data, training, test, submission, overlays, curves
+# make demo    the whole job on generated images: data, training, test, submission, overlays, report
 # make test    lint and the test suite
 # make test-slow    the tests that take minutes
 # Each sets .venv up first, once.

@@ -109,7 +109,7 @@ def predictions(truth, count, seed=0):
     return results
 
 
-def by_coco(truth, results, api, evaluator):
+def by_coco(truth, results, api, evaluator, iou_type='segm'):
     """The precision that COCOeval finds at both caps for its four ranges of areas."""
     # COCOeval takes a match with the annotation of id 0 for no match, and writes into what it is given.
     truth = {**truth, 'annotations': [{**cell, 'id': i} for i, cell in enumerate(truth['annotations'], 1)]}
@@ -118,7 +118,7 @@ def by_coco(truth, results, api, evaluator):
         reference = api()
         reference.dataset = truth
         reference.createIndex()
-        evaluation = evaluator(reference, reference.loadRes(results), 'segm')
+        evaluation = evaluator(reference, reference.loadRes(results), iou_type)
         evaluation.params.maxDets = [100, MAX_DETS]
         evaluation.evaluate()
         evaluation.accumulate()

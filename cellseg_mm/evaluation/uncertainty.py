@@ -2,7 +2,7 @@
 import numpy as np
 
 LEVEL = 0.95
-FEW_GROUPS = 10  # below, intervals from resampling groups are too narrow: see docs/evaluation.md
+FEW_GROUPS = 20  # below, intervals are too narrow: see benchmarks/interval_coverage.py
 
 
 def resample_groups(groups, replicates, seed=0):
