@@ -30,12 +30,12 @@ from cellseg_mm.evaluation.evaluate import write_evaluation
 from cellseg_mm.evaluation.instances import pair_images
 from cellseg_mm.evaluation.out_of_fold import evaluate_folds, format_folds, summarise
 from cellseg_mm.io.files import write_json, write_text
-from cellseg_mm.visualization.cross_validation import write_page
+from cellseg_mm.visualization.cross_validation_report import write_page
 
 NAME = 'cross-validation'
 RECORD_NAME = f'{NAME}.json'
 _WRITTEN = '-results.json', '-annotations.json', '-evaluation.json', '.csv', '.html'
-_PATIENCE = 30.0  # seconds that a training has to end by itself after Ctrl-C
+_PATIENCE = 20.0  # seconds that a training has to end by itself after a signal
 
 
 def cross_validate(config_path, work_dir, train_tool, folds=None, options=(), amp=False, processes=None):
@@ -171,14 +171,13 @@ def _run(command, lock):
     try:
         status = process.wait()
     except BaseException as error:
-        # Ctrl-C in a terminal has reached the training as well, which ends without half files; else it is told.
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_PATIENCE if isinstance(error, KeyboardInterrupt) else 0)
+        # Ctrl-C in a terminal has reached the training as well. A signal can get lost where Python swallows exceptions.
+        told = isinstance(error, KeyboardInterrupt)
+        for stop in (*([process.poll] if told else ()), process.terminate, process.terminate, process.kill):
+            stop()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_PATIENCE)
         raise
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
     return 128 - status if status < 0 else status
 
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from conftest import TINY_CONFIG
@@ -254,15 +253,16 @@ def test_a_training_that_outlives_its_cross_validation_keeps_others_out(tmp_path
     assert not is_taken(tmp_path)
 
 
-@pytest.mark.parametrize('told', [True, False])
-def test_ctrl_c_waits_for_the_training_and_ends_it_if_it_was_not_told(told, tmp_path, monkeypatch):
-    """In a terminal both processes get the signal; `kill -INT` reaches one of them only."""
-    monkeypatch.setattr(cross_validation, '_PATIENCE', 60 if told else 0.3)
+@pytest.mark.parametrize(('told', 'patience', 'end'), [
+    (True, 60, signal.SIGINT), (False, 1, signal.SIGTERM), (False, 0.1, None)])
+def test_ctrl_c_waits_for_the_training_and_ends_it_if_it_was_not_told(told, patience, end, tmp_path, monkeypatch):
+    """In a terminal both processes get the signal; `kill -INT` reaches one of them only. At last it is killed."""
+    monkeypatch.setattr(cross_validation, '_PATIENCE', patience)
     program = f"""
 import signal, sys, time
 from pathlib import Path
 def end(number, frame):
-    time.sleep(0.5)
+    time.sleep(0.4)
     Path({str(tmp_path)!r}, 'end').write_text(str(number))
     sys.exit(130)
 signal.signal(signal.SIGINT, end)
@@ -287,7 +287,10 @@ time.sleep(60)
             cross_validation._run([sys.executable, '-c', program], 0)
     finally:
         signal.signal(signal.SIGINT, previous)
-    assert int(Path(tmp_path, 'end').read_text()) == (signal.SIGINT if told else signal.SIGTERM)
+    ends = [path.read_text() for path in tmp_path.glob('end')]
+    assert ends == ([str(int(end))] if end else [])
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / 'pid').read_text()), 0)
 
 
 def test_a_training_that_was_killed_has_the_status_that_a_shell_gives_it():

@@ -67,7 +67,6 @@ def killed_when(path, data, work_dir):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 def test_a_run_killed_twice_ends_as_one_that_was_left_alone(data, tmp_path):
     alone, killed = tmp_path / 'alone', tmp_path / 'killed'
     run = run_tool('cross_validate', *arguments(data, alone))

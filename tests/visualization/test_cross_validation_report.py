@@ -3,7 +3,7 @@ import math
 from browser import open_page
 
 from cellseg_mm.evaluation.out_of_fold import NOTES, summarise
-from cellseg_mm.visualization.cross_validation import write_page
+from cellseg_mm.visualization.cross_validation_report import write_page
 
 CLASSES = ['lymphocyte', '<b>odd</b> & "rare"']
 NAMES = ['AP50_dense', 'AP50_cap100', 'AP_dense', 'bPQ', 'mPQ', 'AJI', 'Dice', 'F1',
