@@ -262,7 +262,7 @@ def test_two_processes_train_together_and_test_as_one_does(tiny_data, tmp_path):
         run = run_tool('test', TINY_CONFIG, best, '--work-dir', tmp_path / name, '--launcher', launcher,
                        '--cfg-options', f'data_root={tiny_data}', launch=launch)
         assert run.returncode == 0, run.stderr
-        metrics.append((tmp_path / name / 'val-metrics.json').read_text())
+        metrics.append((tmp_path / name / 'val-evaluation.json').read_text())
     assert metrics[0] == metrics[1]
 
 
