@@ -42,11 +42,11 @@ def run(tool, *arguments):
 
 
 def report(best):
-    from cellseg_mm.engine.assessment import EVALUATION_NAME, RESULTS_NAME, read_results
+    from cellseg_mm.engine.assessment import EVALUATION_NAME, RESULTS_NAME
     from cellseg_mm.engine.config import load_config
     from cellseg_mm.engine.testing import split_annotations
     from cellseg_mm.evaluation.coco_ap import average_precision
-    from cellseg_mm.evaluation.instances import pair_images
+    from cellseg_mm.evaluation.instances import pair_images, read_results
     from cellseg_mm.evaluation.watershed import watershed_results
 
     config = load_config('configs/demo.py')

@@ -30,10 +30,9 @@ def main():
     from pathlib import Path
 
     from cellseg_mm.datasets.cell_dataset import read_cells
-    from cellseg_mm.engine.assessment import read_results
     from cellseg_mm.evaluation.evaluate import evaluate, format_comparison, format_evaluation, write_evaluation
     from cellseg_mm.evaluation.evidence import compare, gather
-    from cellseg_mm.evaluation.instances import pair_images
+    from cellseg_mm.evaluation.instances import pair_images, read_results
     from cellseg_mm.evaluation.operating_point import read_thresholds
     truth = read_cells(args.ground_truth)
     classes = [category['name'] for category in sorted(truth['categories'], key=lambda category: category['id'])]

@@ -25,8 +25,6 @@ def parse_args():
 
 def main():
     args = parse_args()
-    import json
-
     from mmengine.dist import is_main_process
 
     from cellseg_mm.engine.assessment import EVALUATION_NAME, RESULTS_NAME
@@ -34,6 +32,7 @@ def main():
     from cellseg_mm.engine.preflight import check_work_dir
     from cellseg_mm.engine.testing import split_annotations, submit, validate
     from cellseg_mm.evaluation.evaluate import format_evaluation
+    from cellseg_mm.evaluation.instances import read_results
     from cellseg_mm.evaluation.operating_point import thresholds_of
     from cellseg_mm.evaluation.submission import FILE_NAME, format_summary
     from cellseg_mm.visualization.overlay import write_comparisons
@@ -60,7 +59,7 @@ def main():
         if args.show_score_thr is not None:
             thresholds = dict.fromkeys(config.classes, args.show_score_thr)
         overlays = write_comparisons(
-            annotations, json.loads(results.read_text()), config.data_root, args.show_dir, thresholds)
+            annotations, read_results(results), config.data_root, args.show_dir, thresholds)
         print(f'overlays: {len(overlays)} in {args.show_dir}')
 
 

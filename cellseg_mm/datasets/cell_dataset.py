@@ -1,5 +1,4 @@
 """Cells in COCO form, as `tools/prepare_data.py` writes them."""
-import json
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 
 from cellseg_mm.errors import CellDataError
+from cellseg_mm.io.files import read_json
 from cellseg_mm.structures.rle import encode_segmentation, measure, with_text_counts
 
 REMEDY = 'run tools/prepare_data.py again, or correct the entry'
@@ -50,10 +50,7 @@ def read_annotations(path):
     remedy = f'run: python tools/prepare_data.py {path.parent.parent}'
     if not path.is_file():
         raise CellDataError(path, 'there are no annotations yet', remedy)
-    try:
-        data = json.loads(path.read_text(encoding='utf-8-sig'))
-    except (ValueError, RecursionError) as error:
-        raise CellDataError(path, 'this is not JSON', remedy) from error
+    data = read_json(path, remedy)
     lists = 'images', 'annotations', 'categories'
     if not isinstance(data, dict) or not all(_is_records(data.get(name)) for name in lists):
         raise CellDataError(path, 'this is not an annotation file in COCO form', remedy)

@@ -2,7 +2,6 @@
 
 Every layout yields `Sample`s and the problems seen on the way. Nothing is decoded here but JSON.
 """
-import json
 import os
 import re
 from collections import Counter, defaultdict
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cellseg_mm.errors import CellDataError, UserError
+from cellseg_mm.io.files import read_json
 
 IMAGE_SUFFIXES = ('.tif', '.tiff', '.png', '.jpg', '.jpeg', '.bmp')
 TEST_LIST = 'test_image_name_to_ids.json'
@@ -135,7 +135,7 @@ def find_coco(path, images=None):
     Raises:
         CellDataError: If it is not a COCO file at all.
     """
-    data = _read_json(path)
+    data = read_json(path, 'name a JSON file in COCO form')
     lists = ('images', 'annotations', 'categories')
     if not isinstance(data, dict) or not all(_is_records(data.get(name)) for name in lists):
         raise CellDataError(path, f'is not COCO: it lacks the lists {", ".join(lists)}',
@@ -200,7 +200,7 @@ def find_test(root):
     if not listing.exists():
         return [Sample(path.stem, path, id=number) for number, path in enumerate(files.values(), 1)], problems
     try:
-        records = _read_json(listing)
+        records = read_json(listing, 'write the file again')
     except CellDataError as error:
         return [], [error]
     if not _is_records(records):
@@ -243,15 +243,6 @@ def _by_stem(folder, problems):
                                           'keep only one of the two, or rename one'))
         files[path.stem] = path
     return files
-
-
-def _read_json(path):
-    try:
-        return json.loads(path.read_text(encoding='utf-8-sig'))
-    except FileNotFoundError:
-        raise CellDataError(path, 'there is no such file', 'name an existing file') from None
-    except (ValueError, RecursionError, OSError) as error:
-        raise CellDataError(path, f'cannot be read as JSON ({error})', 'write the file again') from None
 
 
 def _is_records(data):

@@ -1,5 +1,4 @@
 """What is said about a training once it has predictions: the operating point, the evaluation and the report."""
-import json
 import shutil
 from pathlib import Path
 
@@ -8,36 +7,13 @@ from cellseg_mm.engine.checkpoint_files import best_checkpoint, results_path
 from cellseg_mm.engine.config import load_config
 from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.evaluation.evaluate import evaluate, write_evaluation
-from cellseg_mm.evaluation.instances import pair_images
+from cellseg_mm.evaluation.instances import pair_images, read_results
 from cellseg_mm.evaluation.operating_point import read_thresholds, thresholds_path, write_thresholds
 from cellseg_mm.io.files import atomic_path
 from cellseg_mm.visualization.report import write_report
 
 RESULTS_NAME = 'val-results.json'
 EVALUATION_NAME = 'val-evaluation.json'
-
-
-def read_results(path):
-    """Read COCO results.
-
-    Args:
-        path (str | Path): A JSON list, as tools/test.py writes it.
-
-    Returns:
-        list: Unchecked; `pair_images` checks it.
-
-    Raises:
-        CellDataError: If it cannot be read, or is no list.
-    """
-    try:
-        results = json.loads(Path(path).read_text(encoding='utf-8'))
-    except OSError as error:
-        raise CellDataError(path, f'the predictions cannot be read ({error.strerror})', 'check the name') from error
-    except ValueError as error:
-        raise CellDataError(path, 'this is not JSON', 'predict anew by tools/test.py') from error
-    if not isinstance(results, list):
-        raise CellDataError(path, 'this is not a list of COCO results', 'predict by tools/test.py')
-    return results
 
 
 def assess(config, work_dir, checkpoint=None, anew=False):

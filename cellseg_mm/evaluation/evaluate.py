@@ -1,7 +1,5 @@
 """All that is said about a set of predictions."""
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +11,7 @@ from cellseg_mm.evaluation.detection import detection_quality
 from cellseg_mm.evaluation.error_breakdown import error_breakdown
 from cellseg_mm.evaluation.evidence import REPLICATES, gather
 from cellseg_mm.evaluation.uncertainty import FEW_GROUPS, interval, resample_groups
-from cellseg_mm.io.files import write_json
+from cellseg_mm.io.files import read_json, write_json
 
 _AP_FIGURES = {'AP50_dense': 'AP50', 'AP_dense': 'AP', 'box_AP50_dense': 'AP50 of boxes', 'box_AP_dense': 'AP of boxes'}
 _FIGURES = {'bPQ': 'PQ of all classes as one', 'mPQ': 'PQ, mean over classes', 'AJI': 'AJI', 'Dice': 'Dice',
@@ -99,14 +97,10 @@ def read_evaluation(path):
     Raises:
         CellDataError: If it cannot be read.
     """
-    try:
-        evaluation = json.loads(Path(path).read_text(encoding='utf-8'))
-    except FileNotFoundError as error:
-        raise CellDataError(path, 'there is no such file', 'write it by tools/test.py or tools/evaluate.py') from error
-    except ValueError as error:
-        raise CellDataError(path, 'this is not JSON', 'delete it, and evaluate again') from error
+    remedy = 'delete it, and evaluate again'
+    evaluation = read_json(path, remedy)
     if not isinstance(evaluation, dict) or not {'metrics', 'classes', 'per_image'} <= evaluation.keys():
-        raise CellDataError(path, 'this is not an evaluation', 'delete it, and evaluate again')
+        raise CellDataError(path, 'this is not an evaluation', remedy)
     return evaluation
 
 

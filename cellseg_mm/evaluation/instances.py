@@ -1,4 +1,5 @@
 """The true and the predicted cells of an image, side by side: what every metric here is computed from."""
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -6,7 +7,8 @@ from operator import itemgetter
 
 import numpy as np
 
-from cellseg_mm.errors import UserError
+from cellseg_mm.errors import CellDataError, UserError
+from cellseg_mm.io.files import read_json
 from cellseg_mm.structures.compiled import compiled
 from cellseg_mm.structures.local_masks import LocalMasks
 from cellseg_mm.structures.rle import with_text_counts
@@ -111,17 +113,19 @@ def pair_images(ground_truth, results):
             keep the order of their list.
 
     Raises:
-        UserError: If a result is no COCO result, of an unknown image or category, has a score that is not finite, or a
-            mask that cannot be read or is of another size than its image.
+        UserError: If there is no image, or a result is no COCO result, of an unknown image or category, or has a mask
+            that cannot be read or is of another size than its image.
     """
     labels = {category: label for label, category in enumerate(sorted(c['id'] for c in ground_truth['categories']))}
     images = {image['id']: image for image in sorted(ground_truth['images'], key=itemgetter('id'))}
+    if not images:
+        raise UserError('the ground truth lists no image: there is nothing to evaluate')
     for number, result in enumerate(results):
         _check(number, result, images, labels)
     truth, predicted = (
         {image_id: list(cells) for image_id, cells in groupby(sorted(cells, key=_image_id), _image_id)}
         for cells in (ground_truth.get('annotations', ()), results))
-    return [ImagePair(image_id, image.get('file_name', ''), image.get('group') or f'image {image_id}', image.get('mpp'),
+    return [ImagePair(image_id, image.get('file_name', ''), _group(image), image.get('mpp'),
                       *(_instances(cells.get(image_id, ()), image, labels) for cells in (truth, predicted)))
             for image_id, image in images.items()]
 
@@ -130,19 +134,48 @@ _image_id = itemgetter('image_id')
 
 
 def _check(number, result, images, labels):
-    problem = None
-    if not isinstance(result, dict) or not {'image_id', 'category_id', 'score', 'segmentation'} <= result.keys():
-        problem = 'lacks image_id, category_id, score or segmentation'
-    elif result['image_id'] not in images:
-        problem = f'is of image id {result["image_id"]}, which the ground truth does not have'
-    elif result['category_id'] not in labels:
-        problem = f'is of category {result["category_id"]}, which the ground truth does not have'
-    elif not np.isfinite(result['score']):
-        problem = f'has the score {result["score"]}'
-    elif list(result['segmentation']['size']) != (size := _size(images[result['image_id']])):
-        problem = f'has a mask of {result["segmentation"]["size"]} pixels; image {result["image_id"]} has {size}'
+    problem = _malformation(result)
+    if problem:
+        raise UserError(f'result {number} {problem}: each has to have image_id, category_id, score, segmentation (RLE) '
+                        'and, if any, bbox')
+    image_id, category_id, size = result['image_id'], result['category_id'], result['segmentation']['size']
+    if image_id not in images:
+        problem = f'is of image id {image_id}, which the ground truth does not have'
+    elif category_id not in labels:
+        problem = f'is of category {category_id}, which the ground truth does not have'
+    elif list(size) != _size(images[image_id]):
+        problem = f'has a mask of {size} pixels; image {image_id} has {_size(images[image_id])}'
     if problem:
         raise UserError(f'result {number} {problem}: score the predictions against the split they were made on')
+
+
+def _malformation(result):
+    """Why this is no COCO result, or None."""
+    if not isinstance(result, dict):
+        return 'is no JSON object'
+    for key in ('image_id', 'category_id'):
+        if not isinstance(result.get(key), int):
+            return f'has the {key} {result.get(key)!r}'
+    if not is_number(result.get('score')):
+        return f'has the score {result.get("score")!r}'
+    segmentation, box = result.get('segmentation'), result.get('bbox')
+    if not isinstance(segmentation, dict) or not isinstance(segmentation.get('size'), (list, tuple)) or (
+            'counts' not in segmentation):
+        return 'has no RLE as segmentation'
+    # Some programs write [] or null where there is no box.
+    if box and not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box)) and min(box[2:]) >= 0):
+        return f'has the bbox {box!r}'
+    return None
+
+
+def is_number(value):
+    """Whether a value of a JSON file is a finite number; true and false, which Python counts as such, are none."""
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _group(image):
+    group = image.get('group')
+    return f'image {image["id"]}' if group in (None, '') else str(group)
 
 
 def _size(image):
@@ -161,6 +194,25 @@ def _instances(cells, image, labels):
         masks, np.array([labels[cell['category_id']] for cell in cells], np.int64),
         np.array([cell.get('score', 1.0) for cell in cells], np.float64), np.array(boxes, np.float64).reshape(-1, 4),
         crowd, crowd | np.array([cell.get('ignore', 0) for cell in cells], bool))
+
+
+def read_results(path):
+    """Read COCO results.
+
+    Args:
+        path (str | Path): A JSON list, as tools/test.py writes it.
+
+    Returns:
+        list: Unchecked; `pair_images` checks it.
+
+    Raises:
+        CellDataError: If it cannot be read, or is no list.
+    """
+    remedy = 'name COCO results, as tools/test.py writes them'
+    results = read_json(path, remedy)
+    if not isinstance(results, list):
+        raise CellDataError(path, 'this is not a list of COCO results', remedy)
+    return results
 
 
 def results_of(image_id, masks, category_ids, scores):

@@ -1,11 +1,10 @@
 """From which score on a prediction is taken for a cell, class by class."""
-import json
 from pathlib import Path
 
 import numpy as np
 
 from cellseg_mm.errors import CellDataError
-from cellseg_mm.io.files import write_json
+from cellseg_mm.io.files import read_json, write_json
 
 FALLBACK = 0.5  # where nothing was found right, so that no score is better than another
 
@@ -92,12 +91,7 @@ def read_thresholds(path, classes):
         CellDataError: If the file cannot be read, is no JSON object of finite numbers, or is of other classes.
     """
     remedy = 'delete it, and evaluate the checkpoint on the validation split to write it again'
-    try:
-        thresholds = json.loads(Path(path).read_text(encoding='utf-8-sig'))
-    except OSError as error:
-        raise CellDataError(path, f'the thresholds cannot be read ({error.strerror})', remedy) from error
-    except (ValueError, RecursionError) as error:
-        raise CellDataError(path, 'this is not JSON', remedy) from error
+    thresholds = read_json(path, remedy)
     if not isinstance(thresholds, dict) or not all(
             type(score) in (int, float) and np.isfinite(score) for score in thresholds.values()):
         raise CellDataError(path, 'this is not a JSON object of one score for each class', remedy)

@@ -1,6 +1,5 @@
 """The file to submit: its form, and an MMEngine metric that writes it."""
 import json
-import math
 import zipfile
 import zlib
 from collections import Counter
@@ -11,7 +10,8 @@ from mmdet.registry import METRICS
 
 from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.evaluation.cell_metric import PredictionCollector
-from cellseg_mm.io.files import atomic_path
+from cellseg_mm.evaluation.instances import is_number
+from cellseg_mm.io.files import atomic_path, read_json
 from cellseg_mm.structures.rle import measure
 
 FILE_NAME = 'test-results.json'
@@ -106,7 +106,7 @@ def check_submission_file(path, id_list_path, num_classes):
     Raises:
         UserError: A file cannot be read, or as `check_submission`.
     """
-    images = _read_json(id_list_path, Path(id_list_path).read_bytes)
+    images = read_json(id_list_path, 'give test_image_name_to_ids.json')
     try:
         images = images['images'] if isinstance(images, dict) else images
         images = [{key: image[key] for key in ('id', 'height', 'width')} for image in images]
@@ -190,9 +190,9 @@ def _problem(result, sizes, num_classes):
         return 'have an image id that is not in the test list'
     if type(category_id) is not int or not 1 <= category_id <= num_classes:
         return f'have a category that is not 1 to {num_classes}'
-    if not _is_number(score) or not 0 <= score <= 1:
+    if not is_number(score) or not 0 <= score <= 1:
         return 'have a score that is not a number from 0 to 1'
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)) or box[2] < 0 or box[3] < 0:
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)) or box[2] < 0 or box[3] < 0:
         return 'have a bbox that is not [x, y, width, height]'
     if not isinstance(segmentation, dict) or not isinstance(segmentation.get('counts'), str):
         return 'have a segmentation that is not an RLE with text counts'
@@ -204,28 +204,17 @@ def _problem(result, sizes, num_classes):
     return None if areas[0] else 'have an empty mask'
 
 
-def _is_number(value):
-    return type(value) in (int, float) and math.isfinite(value)
-
-
 def _read_results(path):
     if Path(path).suffix != '.zip':
-        return _read_json(path, Path(path).read_bytes)
+        return read_json(path, 'write it by tools/test.py --format-only')
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.namelist() != [FILE_NAME]:
                 raise CellDataError(path, f'it does not hold just {FILE_NAME}', 'make the zip of that one file')
-            return _read_json(path, lambda: archive.read(FILE_NAME))
+            return json.loads(archive.read(FILE_NAME))
     except FileNotFoundError as error:
         raise CellDataError(path, 'there is no such file', 'write it by tools/test.py --format-only') from error
+    except (ValueError, RecursionError) as error:
+        raise CellDataError(path, f'its {FILE_NAME} is not JSON', 'write it anew') from error
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise CellDataError(path, 'it is not a zip file that can be read', 'write it anew') from error
-
-
-def _read_json(path, read):
-    try:
-        return json.loads(read())
-    except FileNotFoundError as error:
-        raise CellDataError(path, 'there is no such file', 'check its name') from error
-    except ValueError as error:
-        raise CellDataError(path, 'it is not JSON', 'write it anew') from error

@@ -1,8 +1,10 @@
-"""Writing files so that an interrupted command leaves no half file."""
+"""Writing files so that an interrupted command leaves no half file, and reading JSON of whatever origin."""
 import json
 import os
 from contextlib import contextmanager
 from pathlib import Path
+
+from cellseg_mm.errors import CellDataError
 
 
 @contextmanager
@@ -36,3 +38,26 @@ def write_text(path, text):
 def write_json(path, data, indent=None):
     """Write `data` to `path` as JSON, whole or not at all."""
     write_text(path, json.dumps(data, indent=indent))
+
+
+def read_json(path, remedy):
+    """Read a JSON file.
+
+    Args:
+        path (str | Path): The file, in UTF-8.
+        remedy (str): What the user can do where that fails.
+
+    Returns:
+        What it holds, unchecked.
+
+    Raises:
+        CellDataError: If it cannot be read, or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding='utf-8-sig'))
+    except FileNotFoundError as error:
+        raise CellDataError(path, 'there is no such file', remedy) from error
+    except OSError as error:
+        raise CellDataError(path, f'it cannot be read ({error.strerror})', remedy) from error
+    except (ValueError, RecursionError) as error:
+        raise CellDataError(path, 'this is not JSON', remedy) from error

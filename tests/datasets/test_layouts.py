@@ -163,7 +163,7 @@ class TestCoco:
     @pytest.mark.parametrize('data', ['', '{', '[]', '{}', '{"images": [], "categories": []}',
                                       '{"images": [1], "annotations": [], "categories": []}'])
     def test_a_file_that_is_not_coco_is_refused(self, tmp_path, data):
-        with pytest.raises(CellDataError, match=r'cells.json: (is not COCO|cannot be read as JSON)'):
+        with pytest.raises(CellDataError, match=r'cells.json: (is not COCO|this is not JSON)'):
             self.find(tmp_path, data)
 
     def test_a_missing_file_is_named(self):

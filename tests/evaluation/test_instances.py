@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellseg_mm.errors import UserError
-from cellseg_mm.evaluation.instances import intersections, pair_images, without_overlap
+from cellseg_mm.errors import CellDataError, UserError
+from cellseg_mm.evaluation.instances import intersections, pair_images, read_results, without_overlap
 from cellseg_mm.evaluation.matching import match_cells
 from cellseg_mm.structures.local_masks import LocalMasks
 from cellseg_mm.structures.rle import with_text_counts
@@ -97,6 +97,11 @@ def test_labels_follow_the_ids_of_categories_and_boxes_are_the_masks_where_none_
 
 def test_an_image_without_a_group_is_its_own():
     assert scene([], [])[0].group == 'image 1'
+    assert scene([], [], group='')[0].group == 'image 1'
+
+
+def test_groups_may_be_numbers_and_zero_is_one_of_them():
+    assert scene([], [], group=0)[0].group == '0'
 
 
 def test_images_without_cells_or_results_are_there_too_in_the_order_of_their_ids():
@@ -126,7 +131,6 @@ def test_confident_pairs_hold_nothing_that_is_to_be_ignored():
 @pytest.mark.parametrize(('change', 'message'), [
     ({'image_id': 7}, 'image id 7'),
     ({'category_id': 4}, 'category 4'),
-    ({'score': float('nan')}, 'score nan'),
     ({'segmentation': {'size': [30, 24], 'counts': '0'}}, 'mask of [30, 24] pixels'),
 ])
 def test_results_that_do_not_belong_to_the_ground_truth_are_refused(change, message):
@@ -135,12 +139,39 @@ def test_results_that_do_not_belong_to_the_ground_truth_are_refused(change, mess
         scene([], [result, {**result, **change}])
 
 
-@pytest.mark.parametrize('missing', ['image_id', 'category_id', 'score', 'segmentation'])
-def test_what_is_no_result_is_refused(missing):
-    result = annotation(box(0, 0, 2, 2), score=1.0)
-    del result[missing]
-    with pytest.raises(UserError, match='result 0 lacks'):
+RLE = {'size': list(SIZE), 'counts': '0'}
+
+
+@pytest.mark.parametrize(('key', 'value', 'message'), [
+    *((key, None, f'result 0 has the {key} None') for key in ('image_id', 'category_id', 'score')),
+    *((key, [1], f'result 0 has the {key} [1]') for key in ('image_id', 'category_id', 'score')),
+    ('image_id', '1', "image_id '1'"), ('score', '0.5', "score '0.5'"), ('score', float('nan'), 'score nan'),
+    ('score', True, 'score True'),
+    *(('segmentation', value, 'no RLE') for value in (
+        None, [[1, 1, 5, 1, 5, 5]], {'size': list(SIZE)}, {'counts': '0'}, {**RLE, 'size': 24})),
+    *(('bbox', value, 'the bbox') for value in ([1, 2, 3], 'abcd', {'x': 1}, [1, 2, float('nan'), 3], [1, 2, -3, 3])),
+])
+def test_what_is_no_result_is_refused(key, value, message):
+    result = annotation(box(0, 0, 2, 2), score=1.0) | {key: value}
+    with pytest.raises(UserError, match=re.escape(message)):
         scene([], [result])
+
+
+def test_what_is_no_object_is_no_result():
+    with pytest.raises(UserError, match='result 1 is no JSON object'):
+        scene([], [annotation(box(0, 0, 2, 2), score=1), 3])
+
+
+def test_without_an_image_there_is_nothing_to_evaluate():
+    with pytest.raises(UserError, match='lists no image'):
+        pair_images({'images': [], 'categories': [], 'annotations': []}, [])
+
+
+@pytest.mark.parametrize(('content', 'message'), [('{}', 'not a list of COCO results'), ('[', 'not JSON')])
+def test_a_file_of_another_kind_holds_no_results(tmp_path, content, message):
+    (tmp_path / 'a.json').write_text(content)
+    with pytest.raises(CellDataError, match=message):
+        read_results(tmp_path / 'a.json')
 
 
 def test_a_mask_that_cannot_be_read_is_refused():

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from cellseg_mm.io.files import atomic_path, write_json, write_text
+from cellseg_mm.errors import CellDataError
+from cellseg_mm.io.files import atomic_path, read_json, write_json, write_text
 
 
 def names(folder):
@@ -112,3 +113,27 @@ def test_json_that_cannot_be_written_keeps_the_old_file(tmp_path):
     with pytest.raises(TypeError):
         write_json(target, {'cells': object()})
     assert target.read_text() == '{"cells": 2}'
+
+
+def test_json_is_read_as_it_was_written_and_with_a_byte_order_mark_too(tmp_path):
+    target = tmp_path / 'data.json'
+    write_json(target, {'größe': [1, 2.5, None]})
+    assert read_json(target, '') == {'größe': [1, 2.5, None]}
+    target.write_bytes(b'\xef\xbb\xbf[1]')
+    assert read_json(target, '') == [1]
+
+
+@pytest.mark.parametrize(('content', 'problem'), [
+    (None, 'there is no such file'), (b'', 'not JSON'), (b'[{', 'not JSON'), (b'\xff\xfe\x00', 'not JSON'),
+    (b'[' * 100_000, 'not JSON')])
+def test_json_that_cannot_be_read_is_named_with_its_remedy(tmp_path, content, problem):
+    target = tmp_path / 'data.json'
+    if content is not None:
+        target.write_bytes(content)
+    with pytest.raises(CellDataError, match=f'data.json: .*{problem}; write it again$'):
+        read_json(target, 'write it again')
+
+
+def test_a_folder_is_no_json_file(tmp_path):
+    with pytest.raises(CellDataError, match='it cannot be read'):
+        read_json(tmp_path, 'name a file')
