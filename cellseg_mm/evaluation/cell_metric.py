@@ -73,7 +73,7 @@ class CellMetric(PredictionCollector):
             write_json(self.results_file, detections)
         pairs = pair_images(self.annotations, detections)
         metrics = evaluate(pairs, self.dataset_meta['classes'], self.max_dets, replicates=0)['metrics']
-        left_out = re.compile(f'box_.*/|.*_({"|".join(SIZES)})$')
+        left_out = re.compile(f'box_.*/|[^/]*_({"|".join(SIZES)})$')
         return {name: value for name, value in metrics.items() if not left_out.match(name)}
 
 
