@@ -70,11 +70,13 @@ def measure_metric(truth, samples, max_dets):
     """Median seconds of the AP metric, and its AP50."""
     from cellseg_mm.evaluation.cell_metric import coco_results
     from cellseg_mm.evaluation.coco_ap import average_precision
-    category_ids = sorted(category['id'] for category in truth['categories'])
+    from cellseg_mm.evaluation.instances import pair_images
+    categories = sorted((category['id'], category['name']) for category in truth['categories'])
+    category_ids, classes = zip(*categories, strict=True)
 
     def metric():
         results = [result for sample in samples for result in coco_results(sample, category_ids)]
-        return average_precision(truth, results, max_dets)
+        return average_precision(pair_images(truth, results), classes, max_dets)
 
     return median_seconds(metric), metric()['AP50_dense']
 

@@ -254,6 +254,7 @@ def test_predictions_that_cannot_be_submitted_write_nothing(
 @pytest.mark.parametrize('name', ['test-results.json', 'test-results.zip'])
 def test_the_independent_scorer_agrees(tmp_path, name):
     from cellseg_mm.evaluation.coco_ap import average_precision
+    from cellseg_mm.evaluation.instances import pair_images
     write_submission(tmp_path, valid(), IMAGES, 4)
     cells = [{**result, 'id': i, 'iscrowd': 0, 'area': 9.0} for i, result in enumerate(valid()[:2])]
     cells.append({**cells[0], 'id': 2, 'segmentation': rle(20, 30, 15, 10)})
@@ -263,7 +264,7 @@ def test_the_independent_scorer_agrees(tmp_path, name):
     script = Path(__file__).parents[2] / 'benchmarks/score_submission.py'
     output = subprocess.run([sys.executable, script, tmp_path / name, tmp_path / 'truth.json'],
                             check=True, capture_output=True, text=True).stdout
-    metrics = average_precision(truth, valid(), 1000)
+    metrics = average_precision(pair_images(truth, valid()), CLASSES, 1000)
     rows = [line.split() for line in output.splitlines() if line.startswith((*CLASSES, 'mean'))]
     for row, cap in zip(rows, ['cap100'] * 5 + ['dense'] * 5, strict=True):
         suffix = '' if row[0] == 'mean' else f'/{row[0]}'
