@@ -61,7 +61,7 @@ def conclude_training(config, work_dir):
 
 
 def assess_work_dir(work_dir):
-    """See to it that a training's folder has an evaluation that is not older than its predictions, if it has any.
+    """See to it that a training's folder has an evaluation of the best epoch so far, if it has any predictions.
 
     Args:
         work_dir (str | Path): A training's folder, also of one that goes on or was stopped.
@@ -73,13 +73,18 @@ def assess_work_dir(work_dir):
     if not work_dir.is_dir():
         raise UserError(f'{work_dir}: there is no such folder; name that of a training, such as work_dirs/demo')
     results, evaluation, best = work_dir / RESULTS_NAME, work_dir / EVALUATION_NAME, best_checkpoint(work_dir)
-    if not results.is_file() and not (best and _copy_results(best, work_dir)):
-        return
-    if not evaluation.is_file() or evaluation.stat().st_mtime < results.stat().st_mtime:
+    if best and _is_older(results, results_path(best)):
+        _copy_results(best, work_dir)
+    if _is_older(evaluation, results):
         path = max(work_dir.glob('*.py'), key=lambda path: path.stat().st_mtime, default=None)
         if path is None:
             raise CellDataError(work_dir, 'the config of the training is missing', 'evaluate by tools/test.py')
         assess(load_config(path), work_dir, best)
+
+
+def _is_older(path, source):
+    """Whether what is made of a source, which need not be there, is missing or older than it."""
+    return source.is_file() and not (path.is_file() and path.stat().st_mtime >= source.stat().st_mtime)
 
 
 def _copy_results(checkpoint, work_dir):

@@ -1,5 +1,6 @@
 """Training, from a config to checkpoints and curves."""
 import shutil
+import traceback
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -86,10 +87,21 @@ def train(config, work_dir, resume=None, amp=False, auto_scale_lr=False, launche
     runner.dump_config()
     runner.train()
     if is_main_process():
-        plot_curves(work_dir, work_dir / 'curves.png')
-        conclude_training(config, work_dir)
+        _conclude(config, work_dir, runner.logger)
     barrier()  # the main process writes the last checkpoint
     return best_checkpoint(work_dir) or last_checkpoint(work_dir)
+
+
+def _conclude(config, work_dir, logger):
+    """Draw and report, which can be done again: a training of days has not failed where that fails."""
+    try:
+        plot_curves(work_dir, work_dir / 'curves.png')
+        conclude_training(config, work_dir)
+    except Exception as error:  # of whatever kind: the weights are there
+        reason = ' '.join(f'{type(error).__name__}: {error}'.split())
+        logger.warning('the training is done, but not its report (%s); write it by: python tools/report.py %s', reason,
+                       work_dir)
+        logger.info('%s', traceback.format_exc())  # several lines, which the console leaves out
 
 
 def _bring_best(checkpoint, source_dir, work_dir):
