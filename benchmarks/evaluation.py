@@ -114,6 +114,9 @@ def by_coco(truth, results, api, evaluator, iou_type='segm'):
     # COCOeval takes a match with the annotation of id 0 for no match, and writes into what it is given.
     truth = {**truth, 'annotations': [{**cell, 'id': i} for i, cell in enumerate(truth['annotations'], 1)]}
     results = deepcopy(results)
+    if iou_type == 'segm':
+        # Where results have boxes, pycocotools takes sizes from these, not from the masks.
+        results = [{key: value for key, value in result.items() if key != 'bbox'} for result in results]
     with contextlib.redirect_stdout(io.StringIO()):
         reference = api()
         reference.dataset = truth

@@ -32,7 +32,7 @@ def main():
     for program, comparison in (('stardist', by_stardist), ('cellseg-metrics', by_cellseg_metrics)):
         ours, theirs = {}, {}
         for pair in confident:
-            for name, (own, other) in comparison(pair).items():
+            for name, (own, other) in comparison(pair, len(classes)).items():
                 ours.setdefault(name, []).append(own)
                 theirs.setdefault(name, []).append(other)
         for name in ours:
@@ -48,26 +48,26 @@ def show(what, ours, theirs):
           f'{"" if known.all() else undefined}')
 
 
-def by_stardist(pair):
+def by_stardist(pair, num_classes):
     """(Ours, theirs) of one image by name."""
     from stardist.matching import matching
 
     from cellseg_mm.evaluation.panoptic import count_matches, panoptic_quality
     other = matching(*label_maps(pair))
-    counts = count_matches([pair], 1)
+    counts = count_matches([pair], num_classes)
     own = dict(zip(('DQ', 'SQ', 'PQ'), (values[0, -1] for values in panoptic_quality(*counts)), strict=True))
     return {'true positives': (counts.tp[0, -1], other.tp), 'false positives': (counts.fp[0, -1], other.fp),
             'false negatives': (counts.fn[0, -1], other.fn), 'DQ': (own['DQ'], other.f1),
             'SQ': (own['SQ'], other.mean_matched_score), 'PQ': (own['PQ'], other.panoptic_quality)}
 
 
-def by_cellseg_metrics(pair):
+def by_cellseg_metrics(pair, num_classes):
     """(Ours, theirs) of one image by name."""
     import cellseg_metrics
 
     from cellseg_mm.evaluation.panoptic import aggregated_jaccard, count_matches, dice, panoptic_quality
     true, predicted = label_maps(pair)
-    dq, sq, pq = (values[0, -1] for values in panoptic_quality(*count_matches([pair], 1)))
+    dq, sq, pq = (values[0, -1] for values in panoptic_quality(*count_matches([pair], num_classes)))
     other = cellseg_metrics.panoptic_quality(true, predicted)
     pixels = cellseg_metrics.get_stats((true > 0).astype(np.uint8), (predicted > 0).astype(np.uint8))
     return {'DQ': (dq, other['dq']), 'SQ': (sq, other['sq']), 'PQ': (pq, other['pq']),
