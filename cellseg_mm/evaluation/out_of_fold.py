@@ -22,8 +22,8 @@ NOTES = (
      'the one of the best AP50 on these same images, which flatters all figures a little.'),
     ('PQ, AJI, Dice and F1 regard predictions above score thresholds. Those of a fold are the ones of the best F1 on '
      "the other folds, so that they do not flatter; the fold's own report uses its own, which do."),
-    ('SD is the standard deviation of the folds (n - 1). Their trainings share most images, so that it is no standard '
-     'error, and SD / sqrt(n) makes no confidence interval (Bengio and Grandvalet 2004).'),
+    ('Mean and SD, the standard deviation (n - 1), are of the folds that have such cells. Their trainings share most '
+     'images, so that SD / sqrt(n) is no standard error (Bengio and Grandvalet 2004).'),
     ('Pooled are the predictions of all folds against all cells, with the 95% interval from resampling groups of '
      'images; how trainings differ by chance is not in it. Pooled AP ranks the scores of several models together, and '
      'may be lower than the mean where these are not on one scale (Forman and Scholz 2010).'))
