@@ -12,6 +12,7 @@ from cellseg_mm.engine.distributed import prepare_distributed
 from cellseg_mm.engine.preflight import check_data, check_work_dir
 from cellseg_mm.engine.runner import CellRunner
 from cellseg_mm.errors import UserError
+from cellseg_mm.evaluation.operating_point import thresholds_of
 from cellseg_mm.evaluation.submission import MAX_PARAMETERS
 
 
@@ -33,7 +34,9 @@ def validate(config, checkpoint, work_dir, launcher='none'):
     config.test_dataloader, config.test_evaluator = config.val_dataloader, config.val_evaluator
     config.test_evaluator.results_file = str(Path(work_dir, RESULTS_NAME))
     evaluator = config.val_evaluator
-    _runner(config, checkpoint, work_dir, launcher, 'val').test()
+    runner = _runner(config, checkpoint, work_dir, launcher, 'val')
+    thresholds_of(checkpoint, config.classes)  # broken ones are told before all has been predicted
+    runner.test()
     if not is_main_process():
         return None
     config.val_evaluator = evaluator

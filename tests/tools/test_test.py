@@ -94,10 +94,13 @@ def test_a_model_that_finds_nothing_scores_zero_and_cannot_be_submitted(checkpoi
     (TINY_CONFIG, '{checkpoint}', ('data_root=nowhere', ), 'there is no such folder'),
     (REPOSITORY / 'configs/none.py', '{checkpoint}', (), 'there is no such config'),
     (TINY_CONFIG, '{checkpoint}', ('no value', ), 'key=value'),
+    (TINY_CONFIG, '{tmp}/best.pth', (), 'best.thresholds.json: this is not JSON'),
 ])
 def test_what_the_user_can_mend_is_one_line_and_exit_status_2(
         call_tool, checkpoint, tiny_data, tmp_path, config, weights, options, message):
     (tmp_path / 'text.pth').write_text('weights')
+    (tmp_path / 'best.pth').write_bytes(checkpoint.read_bytes())
+    (tmp_path / 'best.thresholds.json').write_text('{"half')
     torch.save(dict(state_dict={'weight': torch.zeros(2)}), tmp_path / 'other.pth')
     torch.save(dict(state_dict={}, meta=dict(dataset_meta=dict(classes=('a', 'b')))), tmp_path / 'classes.pth')
     status, _, errors = call_tool(
@@ -107,3 +110,4 @@ def test_what_the_user_can_mend_is_one_line_and_exit_status_2(
     line = errors.strip().splitlines()[-1]
     assert line.startswith('error: ')
     assert message in line
+    assert not (tmp_path / 'work/val-results.json').exists()
