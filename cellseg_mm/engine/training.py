@@ -52,7 +52,8 @@ def train(config, work_dir, resume=None, amp=False, auto_scale_lr=False, launche
     check_work_dir(work_dir)
     resume_from = last_checkpoint(work_dir) if resume == 'auto' else resume
     elsewhere = resume_from is None or Path(resume_from).parent.resolve() != work_dir.resolve()
-    if elsewhere and any(epoch_files(work_dir)):
+    # A training killed in its first epoch may have left its best checkpoint alone, which --resume begins anew.
+    if elsewhere and resume != 'auto' and any(epoch_files(work_dir)):
         raise UserError(f'{work_dir}: there is a training in it already; add --resume to go on with it, or name '
                         'another folder with --work-dir')
     start_from = resume_from or config.get('load_from')

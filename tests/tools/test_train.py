@@ -293,6 +293,22 @@ def test_what_the_user_can_mend_is_one_line_and_exit_status_2(call_tool, tiny_da
     assert (tmp_path / 'used/epoch_1.pth').read_bytes() == b'precious'
 
 
+@pytest.mark.parametrize(('left', 'options', 'message'), [
+    (('epoch_1.pth', 'best_epoch_1.pth'), (), 'there is a training in it already'),
+    (('best_epoch_1.pth', ), (), 'there is a training in it already'),
+    # It gets as far as the weights to start from.
+    (('best_epoch_1.pth', ), ('--resume', ), 'there is no such checkpoint'),
+])
+def test_a_training_killed_before_its_first_checkpoint_can_begin_anew(
+        call_tool, tiny_data, tmp_path, left, options, message):
+    for name in left:
+        (tmp_path / name).touch()
+    status, _, errors = call_tool('train', TINY_CONFIG, '--work-dir', tmp_path, *options, '--cfg-options',
+                                  f'data_root={tiny_data}', f'load_from={tmp_path}/none.pth')
+    assert status == 2
+    assert message in errors.strip().splitlines()[-1]
+
+
 def test_tensorboard_where_it_is_not_installed_says_how_to_install_it(call_tool, tiny_data, tmp_path, monkeypatch):
     monkeypatch.setattr('cellseg_mm.engine.training.find_spec', lambda _: None)
     status, _, errors = call_tool('train', *train_arguments(tiny_data, tmp_path / 'new'), '--tensorboard')
