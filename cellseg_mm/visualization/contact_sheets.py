@@ -10,7 +10,7 @@ from markupsafe import Markup
 from cellseg_mm.structures.local_masks import LocalMasks
 from cellseg_mm.visualization import page
 from cellseg_mm.visualization.overlay import class_colours, draw_instances
-from cellseg_mm.visualization.page import Section, join, paragraph, picture
+from cellseg_mm.visualization.page import Section, join, paragraph, picture, swatch
 
 TILE = 96  # pixels of a cell's picture, as in data_report.css
 _SCALES = 6, 4, 3, 2, 1.5, 1
@@ -137,7 +137,7 @@ def sheets_section(survey, sheets, pictures):
     """
     parts = []
     for name, colour, rows in zip(survey.classes, page.css_colours(len(sheets)), sheets, strict=True):
-        parts.append(Markup('<h3><span class="swatch" style="background:{}"></span>{}</h3>').format(colour, name))
+        parts.append(Markup('<h3>{}</h3>').format(swatch(colour, name)))
         if not rows:
             parts.append(paragraph('There is no cell of this class.'))
         for row in rows:

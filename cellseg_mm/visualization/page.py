@@ -31,6 +31,7 @@ _LOOK = go.layout.Template(layout=dict(
     legend=dict(orientation='h', x=0, yanchor='top', font=dict(size=13)), dragmode='zoom'))
 _TEMPLATES = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).with_name('templates')), autoescape=True,
                                 trim_blocks=True, lstrip_blocks=True)
+_TEMPLATES.policies['json.dumps_kwargs'] = {'separators': (',', ':')}
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,12 @@ def render_page(title, subtitle, sections):
         str: HTML. plotly.js is in it once, if a section has a chart.
     """
     charts = any('class="chart"' in section.body for section in sections)
-    return _TEMPLATES.get_template('page.html').render(
-        title=title, subtitle=subtitle, sections=sections, plotly=get_plotlyjs() if charts else '')
+    return fill('page.html', title=title, subtitle=subtitle, sections=sections, plotly=get_plotlyjs() if charts else '')
+
+
+def fill(template, **values):
+    """Fill in a template of this package; texts in it are escaped."""
+    return Markup(_TEMPLATES.get_template(template).render(**values))  # noqa: S704 -- the template escapes
 
 
 def join(*parts):
@@ -153,9 +158,9 @@ def table(columns, rows, caption='', sortable=False):
         Markup: HTML.
     """
     numeric = [_is_numeric([row[index] for row in rows]) for index in range(len(columns))]
-    return Markup(_TEMPLATES.get_template('table.html').render(  # noqa: S704 -- the template escapes
-        caption=caption, sortable=sortable, long=len(rows) > _LONG, columns=list(zip(columns, numeric, strict=True)),
-        rows=[[(*_cell(cell), right) for cell, right in zip(row, numeric, strict=True)] for row in rows]))
+    return fill('table.html', caption=caption, sortable=sortable, long=len(rows) > _LONG,
+                columns=list(zip(columns, numeric, strict=True)),
+                rows=[[(*_cell(cell), right) for cell, right in zip(row, numeric, strict=True)] for row in rows])
 
 
 def picture(bgr, alt, quality=85):

@@ -1,17 +1,15 @@
 """A viewer of cells for HTML pages: panes of one image that zoom and pan together, with switches."""
 import base64
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
-import jinja2
 import numpy as np
-from markupsafe import Markup
 
+from cellseg_mm.evaluation.confusion import judge
 from cellseg_mm.evaluation.instances import Instances
 from cellseg_mm.evaluation.matching import match_cells
 from cellseg_mm.structures.compiled import compiled
-from cellseg_mm.visualization.page import css_colours
+from cellseg_mm.visualization.page import css_colours, fill
 
 # What can be said of a cell: its name, how its outline is drawn, and what it means.
 _STATUSES = (
@@ -24,10 +22,8 @@ _STATUSES = (
 _STATUS_INDEX = {name: index for index, (name, _, _) in enumerate(_STATUSES)}
 _ALPHABET = np.frombuffer(b'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_', np.uint8)
 _QUALITY = 90
+_LARGEST = 8192  # pixels a side; larger images are shown smaller, WebP and browsers hold little more
 _THUMBNAIL = 96
-_TEMPLATES = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).with_name('templates')), autoescape=True,
-                                trim_blocks=True, lstrip_blocks=True)
-_TEMPLATES.policies['json.dumps_kwargs'] = {'separators': (',', ':')}
 
 
 @dataclass(frozen=True)
@@ -75,17 +71,13 @@ def compared(pair):
         pair (ImagePair): As `ImagePair.confident` gives it.
 
     Returns:
-        list[Pane]: The true cells, 'found', 'confused' (matched by a prediction of another class) or 'missed'; and the
-            predictions, 'right', 'confused' or 'spurious'.
+        list[Pane]: The true cells and the predictions, each cell as `judge` sees it.
     """
-    i, j, _ = match_cells(pair)
-    same = pair.truth.labels[i] == pair.predicted.labels[j]
-    truth, predicted = np.full(len(pair.truth), 'missed', 'U8'), np.full(len(pair.predicted), 'spurious')
-    truth[i], predicted[j] = np.where(same, 'found', 'confused'), np.where(same, 'right', 'confused')
+    truth, predicted = judge(pair)
     partners = np.full(len(pair.predicted), -1)
+    i, j, _ = match_cells(pair)
     partners[j] = i
-    return [Pane('Ground truth', pair.truth, truth.tolist()),
-            Pane('Prediction', pair.predicted, predicted.tolist(), partners)]
+    return [Pane('Ground truth', pair.truth, truth), Pane('Prediction', pair.predicted, predicted, partners)]
 
 
 def viewer(images, classes):
@@ -105,17 +97,19 @@ def viewer(images, classes):
         present = {status for pane in panes for status in pane.statuses}
         legends.append([(index, *status) for index, status in enumerate(_STATUSES) if status[0] in present])
     colours = css_colours(len(classes))
-    html = _TEMPLATES.get_template('viewer.html').render(
+    return fill(
+        'viewer.html',
         images=[(image.title, _data_uri(_thumbnail(image.bgr), 80), _data(image)) for image in images],
         panes=list(zip(images[0].panes, legends, strict=True)), classes=list(zip(classes, colours, strict=True)),
         settings={'classes': list(classes), 'colours': colours, 'alphabet': _ALPHABET.tobytes().decode(),
                   'statuses': [status[:2] for status in _STATUSES]})
-    return Markup(html)  # noqa: S704 -- the template escapes
 
 
 def _data(image):
     height, width = image.bgr.shape[:2]
-    return {'source': _data_uri(image.bgr, _QUALITY), 'caption': image.caption, 'width': width, 'height': height,
+    factor = _LARGEST / max(height, width)
+    bgr = image.bgr if factor >= 1 else cv2.resize(image.bgr, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    return {'source': _data_uri(bgr, _QUALITY), 'caption': image.caption, 'width': width, 'height': height,
             'mpp': image.mpp, 'panes': [_cells(pane) for pane in image.panes]}
 
 

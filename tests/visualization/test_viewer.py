@@ -1,3 +1,4 @@
+import base64
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -171,6 +172,25 @@ def test_both_panes_zoom_and_move_together(show):
     page.get_by_role('button', name='Fit').click()
     assert drawn(page) == start
     assert page.problems == []
+
+
+def test_an_image_too_large_for_browsers_is_shown_smaller_in_its_own_coordinates(show, monkeypatch):
+    smooth = replace(sample(), bgr=np.tile(np.arange(90, dtype=np.uint8)[:, None], (60, 1, 3)))
+    before = drawn(show(([smooth], CLASSES)))
+    monkeypatch.setattr('cellseg_mm.visualization.viewer._LARGEST', 45)
+    page = show(([smooth], CLASSES))
+    assert page.evaluate("""async () => {
+      const image = new Image();
+      image.src = JSON.parse(document.querySelectorAll('.cell-viewer > script')[1].textContent).source;
+      await image.decode();
+      return [image.naturalWidth, image.naturalHeight];
+    }""") == [45, 30]
+    for small, large in zip(drawn(page), before, strict=True):
+        assert np.abs(pixels(small) - pixels(large)).mean() < 4
+
+
+def pixels(url):
+    return cv2.imdecode(np.frombuffer(base64.b64decode(url.partition(',')[2]), np.uint8), cv2.IMREAD_COLOR).astype(int)
 
 
 def test_a_wheel_that_cannot_zoom_out_any_more_scrolls_the_page(show):

@@ -158,7 +158,7 @@
     const pen = clean(canvas), {scale, x, y} = view;
     pen.imageSmoothingEnabled = scale < 3;
     pen.imageSmoothingQuality = 'high';
-    pen.drawImage(picture, 0, 0);
+    pen.drawImage(picture, 0, 0, image.width, image.height);
     const [left, top, right, bottom] = [-x / scale, -y / scale, (canvas.width - x) / scale, (canvas.height - y) / scale];
     const visible = shown.filter(({box: [x1, y1, x2, y2]}) => x2 > left && y2 > top && x1 < right && y1 < bottom);
     if (switches.fill) for (const cell of visible) fill(pen, cell, colours[cell.label], FILL);
