@@ -35,7 +35,7 @@ from cellseg_mm.visualization.training_run import read_run
 from cellseg_mm.visualization.viewer import ViewerImage, compared, viewer
 
 _TILES = {'AP50_dense': 'AP50, dense cap', 'AP50_cap100': 'AP50, cap 100', 'AP_dense': 'AP, dense cap',
-          'bPQ': 'PQ, any class', 'AJI': 'AJI', 'F1': 'F1'}
+          'bPQ': 'PQ, any class', 'AJI': 'AJI, any class', 'F1': 'F1, any class'}
 _OF_IMAGES = 'AP50', 'PQ', 'AJI', 'Dice', 'F1'
 _ERRORS = {
     'classification': 'The mask is on a cell (IoU 0.5 or more), but the class is wrong.',
@@ -219,8 +219,8 @@ def _classes(run):
         body = join(body, place(*(chart(draw(matrix, run.classes)) for draw in (charts.confusion, charts.fates))))
     return Section(
         'Classes', body, 'AP regards all predictions. All else regards those of a score at or above the threshold of '
-        'their class, matched at a mask IoU above 0.5. In the last row AP and PQ are means of the classes; F1, '
-        'precision and recall are those of cells of any class.')
+        'their class, matched at a mask IoU above 0.5. In the last row AP is the mean of the classes, PQ that of the '
+        'classes of each image and then of the images (mPQ); F1, precision and recall are of cells of any class.')
 
 
 def _curves_and_errors(run):
@@ -297,7 +297,8 @@ def _images(run):
         f'{count_of(len(records), "image")}, sorted at a click on a heading', sortable=True))
     return Section('Images', join(*parts), 'The best and the worst images by AP50, then PQ, of those with '
                    f'{_ENOUGH_CELLS} true cells or more, where there are enough of them. Predictions are those of a '
-                   'score at or above the threshold of their class.')
+                   'score at or above the threshold of their class. AP50 is the mean of the classes at the dense cap; '
+                   'PQ, AJI, Dice and F1 take all classes for one.')
 
 
 def _telling(records):
@@ -354,7 +355,7 @@ def _about(run):
 
 def _date(text):
     try:
-        return f'{datetime.fromisoformat(text):%d %B %Y, %H:%M}'.lstrip('0')
+        return f'{datetime.fromisoformat(text):%d %B %Y, %H:%M %Z}'.strip().lstrip('0')
     except (TypeError, ValueError):
         return str(text)
 

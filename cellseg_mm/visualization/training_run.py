@@ -169,6 +169,11 @@ def _read_pairs(run):
         run.problems.append('the config names no annotations (val_evaluator.ann_file)' if results.is_file()
                            else 'there is no val-results.json, the predictions')
         return {}
+    if not Path(annotations).is_file():
+        run.problems.append(f'the annotations {annotations} are not there'
+                            + '; name the work directory from the folder that the training was started in'
+                            * (not Path(annotations).is_absolute()))
+        return {}
     try:
         truth = read_cells(annotations)
         check_classes(annotations, truth['categories'], run.classes)

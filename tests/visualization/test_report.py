@@ -136,6 +136,16 @@ def test_what_is_missing_is_left_out_or_named(tmp_path, gone, left_out, note):
     assert note in html
 
 
+def test_paths_that_count_from_another_folder_are_explained(tmp_path):
+    work = write_work_dir(tmp_path)
+    config = work / 'small.py'
+    config.write_text(config.read_text().replace(str(tmp_path / 'data'), 'data'))
+    html = text(work)
+    assert ('the annotations data/val.json are not there; name the work directory from the folder that the training '
+            'was started in') in html
+    assert 'AP50 cap 100' in html
+
+
 def test_an_image_of_another_size_is_named_and_the_others_shown(tmp_path):
     work = write_work_dir(tmp_path)
     write_image(work.parent / 'data/b.png', np.full((10, 10, 3), 200, np.uint8))
