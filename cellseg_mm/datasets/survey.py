@@ -85,9 +85,12 @@ class Survey:
 
     def cells_of(self, index):
         """Indices of the cells of each class in an image: C ranges."""
-        bounds = np.searchsorted(self.image * len(self.classes) + self.label,
-                                 index * len(self.classes) + np.arange(len(self.classes) + 1)).tolist()
-        return [range(start, stop) for start, stop in pairwise(bounds)]
+        count = len(self.classes)
+        return [range(start, stop) for start, stop in pairwise(self._bounds[index * count:(index + 1) * count + 1])]
+
+    @cached_property
+    def _bounds(self):
+        return np.append(0, self.counts.cumsum()).tolist()
 
     @cached_property
     def counts(self):
@@ -109,12 +112,13 @@ class Survey:
 
     @cached_property
     def groups(self):
-        """Indices of images by the name of their group: the largest group first, test images without one last."""
+        """Indices of images by the name of their group: the largest first, those of test images alone last."""
         members = defaultdict(list)
         for index, entry in enumerate(self.images):
             members[entry.group].append(index)
         return {name: members[name] for name in sorted(members, key=lambda name: (
-            name == TEST_GROUP, -len(members[name]), natural(name)))}
+            name == TEST_GROUP, all(self.images[index].splits == ('test', ) for index in members[name]),
+            -len(members[name]), natural(name)))}
 
 
 @dataclass(frozen=True)

@@ -200,7 +200,7 @@ def _classes(survey, facts, findings):
 
 def _shares(survey, inside):
     figure = go.Figure(layout=dict(
-        title='Share of each class in the cells of train and val', height=110 + 44 * len(survey.classes),
+        title='Share of each class in the cells of a split', height=110 + 44 * len(survey.classes),
         yaxis=dict(autorange='reversed'), xaxis=dict(title='% of the cells', rangemode='tozero')))
     names = [html.escape(name) for name in survey.classes]
     for split, cells in inside.items():

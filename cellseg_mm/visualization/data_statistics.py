@@ -203,6 +203,7 @@ def _boxes(survey, title, unit, measured):
     if len(groups) > 1:
         # A place without values parts splits from groups.
         places += [('', np.zeros(0, int)), *groups[:_GROUPS]]
+        title += f' of splits, and of {_GROUPS} of {len(groups):,} groups' if len(groups) > _GROUPS else ''
     figure = go.Figure(layout=dict(title=title, boxmode='group', boxgap=0.25, boxgroupgap=0.1, yaxis=dict(title=unit),
                                    height=350, showlegend=len(measured) > 1,
                                    margin=dict(t=36), legend=dict(y=1.01, yanchor='bottom')))
@@ -213,7 +214,7 @@ def _boxes(survey, title, unit, measured):
                        text=[html.escape(survey.images[index].name) for _, index in of_place], name=name,
                        marker=dict(color=colour, size=4), line=dict(width=1.3), boxpoints='outliers')
     figure.update_xaxes(tickvals=list(range(len(places))), ticktext=[name for name, _ in places], showgrid=False,
-                        range=[-0.6, len(places) - 0.4])
+                        range=[-0.6, len(places) - 0.4], autotickangles=[0, -30, -60])
     if len(groups) > 1:
         figure.add_vline(len(survey.sides), line=dict(color=page.LIGHT, width=2))
     return chart(figure)

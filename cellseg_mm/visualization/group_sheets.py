@@ -21,7 +21,7 @@ _SYMBOLS = {'train': 'circle', 'val': 'diamond', 'test': 'x'}
 
 
 def choose_thumbnails(survey):
-    """Images to show: some of each of the largest groups, spread over it.
+    """Images to show: some of each of the first groups, spread over it.
 
     Args:
         survey (Survey): The data set.
@@ -71,7 +71,7 @@ def groups_section(survey, facts, thumbnails):
         Markup('<span class="key {}"></span>{}').format(split, split) for split in survey.sides)),
         Markup('<div class="groups">{}</div>').format(Markup('').join(rows))]
     if len(rows) < len(survey.groups):
-        parts.append(paragraph(f'These are the largest of {len(survey.groups):,} groups.'))
+        parts.append(paragraph(f'These are {len(rows):,} of {len(survey.groups):,} groups.'))
     how = f'{survey.grouping[:1].upper()}{survey.grouping[1:]}. ' if survey.grouping else ''
     return Section('Groups', join(*parts), how + 'Images of one patient or slide belong on one side of the split: '
                    'train must hold no look-alike of what val measures on. Where images of a row look unlike, or two '

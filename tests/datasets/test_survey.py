@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -31,6 +32,15 @@ def test_every_cell_and_image_is_there_once(tiny_data):
             assert (found.label[list(cells)] == label).all()
     assert found.annotated.tolist() == [entry.splits != ('test', ) for entry in found.images]
     assert sorted(index for members in found.groups.values() for index in members) == list(range(len(found.images)))
+
+
+def test_groups_of_test_images_alone_come_last(tiny_data):
+    found = read_survey(tiny_data)
+    images = [replace(entry, group='a' if entry.splits == ('test', ) else f'b{number}')
+              for number, entry in enumerate(found.images)]
+    names = list(replace(found, images=images).groups)
+    assert len(names) > 2
+    assert names.index('a') == len(names) - 1
 
 
 def test_facts_agree_with_the_audit_of_the_files(tiny_data):
