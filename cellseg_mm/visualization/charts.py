@@ -1,12 +1,15 @@
-"""Charts of a training and its evaluation, as plotly figures for `page.chart`; names in them may hold anything."""
+"""Charts of a training and its evaluation, as plotly figures for `page.chart`.
+
+Names may hold anything: they are escaped, since plotly takes texts for HTML of its own.
+"""
+from html import escape
+
 import numpy as np
 import plotly.graph_objects as go
-from markupsafe import escape
 
+from cellseg_mm.visualization.overlay import LINE_COLOURS
 from cellseg_mm.visualization.page import ACCENT, GREY, INK, css_colours
 
-# Okabe and Ito's colours again, since parts of a loss are no classes but have to be told apart as well.
-_LINES = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00', '#8c6d31', '#7f7f7f')
 RIGHT, CONFUSED, WRONG = '#0b62a8', '#e69f00', '#c9ced4'
 _VALIDATION = '#d55e00'
 _MARKED = 'lines+markers'
@@ -49,7 +52,7 @@ def loss_parts(training, validation, unit):
     """
     figure = go.Figure()
     for number, name in enumerate(dict.fromkeys([*training, *validation])):
-        colour = _LINES[number % len(_LINES)]
+        colour = LINE_COLOURS[number % len(LINE_COLOURS)]
         if name in training:
             figure.add_trace(_line(*training[name], name.replace('_', ' '), colour, legendgroup=name))
         if name in validation:
@@ -110,7 +113,7 @@ def confusion(matrix, classes):
               for count, share in zip(row, row_shares, strict=True)]
              for row, row_shares, total in zip(counts, shares, totals[:, 0], strict=True)]
     texts[-1][-1], shares[-1, -1] = '', np.nan
-    names = list(map(_safe, classes))
+    names = list(map(escape, classes))
     figure = go.Figure(go.Heatmap(
         x=[*names, '<i>missed</i>'], y=[*names, '<i>spurious</i>'], z=shares, text=texts, texttemplate='%{text}',
         zmin=0, zmax=1, xgap=2, ygap=2, showscale=False, textfont=dict(color=INK),
@@ -128,7 +131,7 @@ def fates(matrix, classes):
     right, missed, spurious = counts.diagonal()[:-1], counts[:-1, -1], counts[-1, :-1]
     true, predicted = counts[:-1].sum(1), counts[:, :-1].sum(0)
     # True cells and predictions of a class below each other.
-    labels = [f'{_safe(name)}, {what}' for name in classes for what in ('true', 'predicted')]
+    labels = [f'{escape(name)}, {what}' for name in classes for what in ('true', 'predicted')]
     totals, rights, lost = (np.ravel(both, 'F') for both in ((true, predicted), (right, right), (missed, spurious)))
     figure = go.Figure()
     for name, values, colour in (('right class', rights, RIGHT), ('confused', totals - rights - lost, CONFUSED),
@@ -159,11 +162,10 @@ def precision_recall(curves, metrics):
         reached = sum(is_known(value) and value > 0 for value in curve['precision'])
         if reached:
             score = metrics.get(f'AP50_dense/{name}')
-            label = _safe(name) + (f' {score:.3f}' if is_known(score) else '')
+            label = escape(name) + (f' {score:.3f}' if is_known(score) else '')
             figure.add_scatter(
                 x=np.linspace(0, 1, len(curve['precision']))[:reached], y=curve['precision'][:reached], name=label,
-                mode='lines',
-                line=dict(color=colour, width=2.5),
+                mode='lines', line=dict(color=colour, width=2.5),
                 hovertemplate='recall %{x:.2f}, precision %{y:.3f}<extra>' + label + '</extra>')
     figure.update_xaxes(title='recall', range=[0, 1.005])
     figure.update_yaxes(title='precision', range=[0, 1.02])
@@ -194,7 +196,7 @@ def calibration(bins):
     return figure.update_layout(
         title='Calibration: are scores as good as they claim?',
         xaxis=dict(title='score', range=[-0.01, 1.01], anchor='y2'),
-        yaxis=dict(title='share right', domain=[0.32, 1], range=[0, 1.02]),
+        yaxis=dict(title='share right', domain=[0.32, 1], range=[-0.03, 1.03]),
         yaxis2=dict(title='count', domain=[0, 0.2], nticks=3, tickformat='~s'))
 
 
@@ -263,7 +265,7 @@ def is_known(value):
 
 
 def _line(x, y, name, colour, dash='solid', **options):
-    return go.Scatter(x=x, y=y, mode=_MARKED if len(x) < 60 else 'lines', name=_safe(name), marker_size=5,
+    return go.Scatter(x=x, y=y, mode=_MARKED if len(x) < 60 else 'lines', name=escape(name), marker_size=5,
                       line=dict(color=colour, width=2.2, dash=dash), hovertemplate='%{y:.4g}', **options)
 
 
@@ -280,8 +282,3 @@ def _mark(figure, x, text):
     figure.add_annotation(x=x, y=1, yref='paper', yanchor='bottom', text=text, showarrow=False,
                           font=dict(size=12, color=GREY))
     figure.update_layout(margin_t=24)
-
-
-def _safe(name):
-    """A name as plotly shows it letter by letter; it takes texts for HTML of its own."""
-    return str(escape(name))

@@ -1,8 +1,9 @@
 """A page about a cross-validation: each fold, their mean and spread, and all together."""
+from html import escape
 from pathlib import Path
 
 import plotly.graph_objects as go
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from cellseg_mm.evaluation.out_of_fold import NOTES, extent
 from cellseg_mm.io.files import write_text
@@ -54,7 +55,7 @@ def dots(rows):
     Returns:
         plotly.graph_objects.Figure: The chart.
     """
-    titles = [str(escape(row.title)) for row in rows]
+    titles = [escape(row.title) for row in rows]
     count, places = len(rows[0].folds), list(range(len(rows)))
 
     def markers(name, x, y, texts, **look):

@@ -10,11 +10,10 @@ from matplotlib.ticker import MaxNLocator
 
 from cellseg_mm.errors import UserError
 from cellseg_mm.io.files import atomic_path
-from cellseg_mm.visualization.overlay import class_colours
+from cellseg_mm.visualization.overlay import LINE_COLOURS, class_colours
 
 _INK, _GREY, _LIGHT = '#222222', '#777777', '#dddddd'
-_LINES = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00', '#8c6d31', '#7f7f7f')
-_FAINT, _VALIDATION, _DASHED = '#bbbbbb', '#0072b2', (0, (3, 1.5))
+_FAINT, _VALIDATION, _DASHED = '#bbbbbb', '#d55e00', (0, (3, 1.5))
 _MAX_MARKS = 8
 
 
@@ -188,12 +187,12 @@ def _plot_parts(axes, iterations, training, epochs):
         values, name = _values(records, key), key.removeprefix(prefix)
         if name != 'loss' and np.isfinite(values).any():
             parts[name] = values
-    largest = sorted(parts, key=lambda name: -np.nanmean(parts[name][np.isfinite(parts[name])]))[:len(_LINES)]
+    largest = sorted(parts, key=lambda name: -np.nanmean(parts[name][np.isfinite(parts[name])]))[:len(LINE_COLOURS)]
     validated = {name: _values(epochs, f'epoch/val_{name}') for name in largest}
     _limit_losses(axes, [curves[name] for name in largest for curves in (parts, validated)],
                   1 if epochs else len(x) // 20)
     labels = []
-    for name, colour in zip(largest, _LINES, strict=False):
+    for name, colour in zip(largest, LINE_COLOURS, strict=False):
         text = name.replace('loss_', '').replace('_', ' ')
         labels.append(_line(axes, x, parts[name], text, colour, 1.3, '.' if epochs else ''))
         if epochs:

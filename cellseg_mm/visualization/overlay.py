@@ -22,6 +22,8 @@ from cellseg_mm.structures.local_masks import LocalMasks
 # Okabe and Ito, 'Color Universal Design' (2008), https://jfly.uni-koeln.de/color/, without black; as RGB.
 _OKABE_ITO = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
               (204, 121, 167))
+# The same for lines on white that are no classes, in an order of their own and less yellow.
+LINE_COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00', '#8c6d31', '#7f7f7f')
 _GOLDEN_RATIO = 0.618034
 _FILL = 0.18
 _READABLE_SIDE = 1000
