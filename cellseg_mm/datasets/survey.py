@@ -13,7 +13,7 @@ from cellseg_mm.datasets import audit, splits
 from cellseg_mm.datasets.layouts import natural
 from cellseg_mm.datasets.prepare import TEXT_MARK, WARNINGS
 from cellseg_mm.errors import CellDataError, UserError
-from cellseg_mm.io.image import read_image
+from cellseg_mm.io.image import read_annotated_image
 from cellseg_mm.structures import bitmaps
 from cellseg_mm.structures.rle import decode
 
@@ -260,10 +260,7 @@ def read_facts(cutting):
     Raises:
         CellDataError: If it cannot be read, or is not of the size that its annotations are for.
     """
-    image = read_image(cutting.path)
-    if image.shape[:2] != cutting.size:
-        raise CellDataError(cutting.path, f'is {image.shape[1]} x {image.shape[0]} pixels, its annotations are for '
-                            f'{cutting.size[1]} x {cutting.size[0]}', 'run tools/prepare_data.py again')
+    image = read_annotated_image(cutting.path, cutting.size)
     maps = []
     for rles in cutting.classes:
         labels, covered = bitmaps.paint(*decode(rles, *cutting.size), *cutting.size)

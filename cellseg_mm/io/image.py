@@ -66,6 +66,27 @@ def read_image(path, percentiles=(0.1, 99.9)):
         return cv2.cvtColor(np.ascontiguousarray(values), cv2.COLOR_RGB2BGR)
 
 
+def read_annotated_image(path, shape):
+    """`read_image` for an image with annotations.
+
+    Args:
+        path (str | Path): The file.
+        shape (tuple[int, int]): Height and width that the annotations give.
+
+    Returns:
+        np.ndarray: uint8 (height, width, 3), BGR.
+
+    Raises:
+        CellDataError: If it cannot be read, or is of another size.
+    """
+    image = read_image(path)
+    height, width = image.shape[:2]
+    if (height, width) != tuple(shape):
+        raise CellDataError(path, f'is {width} x {height} pixels, its annotations are for {shape[1]} x {shape[0]}',
+                            'run tools/prepare_data.py again')
+    return image
+
+
 def read_label_map(path, shape=None):
     """Read a label map: 0 is background, every other number one instance.
 

@@ -14,8 +14,7 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cellseg_mm.errors import CellDataError
-from cellseg_mm.io.image import read_image, write_image
+from cellseg_mm.io.image import read_annotated_image, write_image
 from cellseg_mm.progress import track
 from cellseg_mm.structures.local_masks import LocalMasks
 
@@ -261,11 +260,7 @@ def write_comparisons(ground_truth, results, image_root, out_dir, thresholds, li
     chosen = _most_telling(ground_truth['images'], true or found)[:limit]
     paths = []
     for rank, info in enumerate(track(chosen, 'drawing overlays', len(chosen)), 1):
-        path = Path(image_root, info['file_name'])
-        image = read_image(path)
-        if image.shape[:2] != (info['height'], info['width']):
-            raise CellDataError(path, f'is {image.shape[1]} x {image.shape[0]} pixels, its annotations are for '
-                                f'{info["width"]} x {info["height"]}', 'run tools/prepare_data.py again')
+        image = read_annotated_image(Path(image_root, info['file_name']), (info['height'], info['width']))
         scale = readable_scale(image.shape)
         sides = []
         for title, word, kind in kinds:

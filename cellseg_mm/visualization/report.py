@@ -11,7 +11,7 @@ from cellseg_mm.evaluation.coco_ap import FIGURES, SIZES
 from cellseg_mm.evaluation.confusion import judge
 from cellseg_mm.evaluation.uncertainty import FEW_GROUPS
 from cellseg_mm.io.files import write_text
-from cellseg_mm.io.image import read_image
+from cellseg_mm.io.image import read_annotated_image
 from cellseg_mm.visualization import charts
 from cellseg_mm.visualization.charts import is_known
 from cellseg_mm.visualization.overlay import count_of
@@ -114,18 +114,21 @@ def _evidence(run):
         return f'There is no true cell in the {count_of(images, "validation image")}: nothing could be scored.'
     text = (f'These figures rest on {count_of(images, "validation image")} in {count_of(groups, "group")} with '
             f'{count_of(cells, "true cell")}.')
-    if run.evaluation.get('intervals'):
+    if run.evaluation.get('intervals') and groups > 1:
         text += (' The 95% intervals come from drawing whole groups anew, since images of one group are alike; a '
                  'difference smaller than they are wide may be chance.')
         if groups < FEW_GROUPS:
             text += ' With so few groups take them for too narrow.'
-    text += ' The best epoch was chosen on these same images'
-    source = run.evaluation.get('thresholds_from')
-    if source:
-        # Thresholds beside a checkpoint of this training are those of its validation images too.
-        own = source.startswith('these ') or (run.work_dir / source).is_file()
-        text += ', and so were the score thresholds' if own else f'; the score thresholds are those of {source}'
-    return f'{text}: expect a little less of new ones.'
+    source = run.evaluation.get('thresholds_from') or ''
+    # Thresholds beside a checkpoint of this training are those of its validation images too.
+    own = source.startswith('these ') or (run.work_dir / source).is_file()
+    if source and not own:
+        text += f' The score thresholds are those of {source}.'
+    chosen = ['the best epoch'] * (run.best_epoch is not None) + ['the score thresholds'] * own
+    if chosen:
+        text += (f' On these same images {" and ".join(chosen)} {"were" if own else "was"} chosen: expect a little '
+                 'less of new ones.')
+    return text
 
 
 def _training(run):
@@ -219,8 +222,8 @@ def _classes(run):
         body = join(body, place(*(chart(draw(matrix, run.classes)) for draw in (charts.confusion, charts.fates))))
     return Section(
         'Classes', body, 'AP regards all predictions. All else regards those of a score at or above the threshold of '
-        'their class, matched at a mask IoU above 0.5. In the last row AP is the mean of the classes, PQ that of the '
-        'classes of each image and then of the images (mPQ); F1, precision and recall are of cells of any class.')
+        'their class, matched at a mask IoU above 0.5. In the last row AP is the mean of the classes; PQ is mPQ, '
+        'their mean image by image; F1, precision and recall are of cells of any class.')
 
 
 def _curves_and_errors(run):
@@ -280,7 +283,7 @@ def _images(run):
         if pair is None:
             continue
         try:
-            image = _read_image(Path(run.config.get('data_root', ''), pair.name), pair)
+            image = read_annotated_image(Path(run.config.get('data_root', ''), pair.name), (pair.height, pair.width))
         except (CellDataError, OSError) as error:
             parts.append(paragraph(f'{title} is not shown: {error}'))
             continue
@@ -311,14 +314,6 @@ def _telling(records):
     best = ranked[len(worst):][::-1][:_BEST]
     return [(f'{word} {rank}', record) for word, chosen in (('Best', best), ('Worst', worst))
             for rank, record in enumerate(chosen, 1)]
-
-
-def _read_image(path, pair):
-    image = read_image(path)
-    if image.shape[:2] != (pair.height, pair.width):
-        raise CellDataError(path, f'is {image.shape[1]} x {image.shape[0]} pixels, its annotations are for '
-                            f'{pair.width} x {pair.height}', 'run tools/prepare_data.py again')
-    return image
 
 
 def _about(run):

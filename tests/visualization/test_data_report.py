@@ -89,8 +89,9 @@ def test_the_page_tells_what_is_in_the_data(tiny_data, tiny_config, tmp_path, re
 
 
 def test_images_are_read_once_and_more_processes_change_nothing(tiny_data, tmp_path, monkeypatch):
-    opened_images, real = [], survey.read_image
-    monkeypatch.setattr(survey, 'read_image', lambda path: opened_images.append(path) or real(path))
+    opened_images, real = [], survey.read_annotated_image
+    monkeypatch.setattr(survey, 'read_annotated_image',
+                        lambda path, shape: opened_images.append(path) or real(path, shape))
     pages = [write_data_report(tiny_data, tmp_path / f'{workers}.html', None, workers).read_text()
              for workers in (1, 2)]
     assert len(opened_images) == len(set(opened_images)) == 11

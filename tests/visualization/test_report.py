@@ -89,15 +89,24 @@ def test_figures_stand_with_their_intervals_and_what_they_rest_on(tmp_path):
     assert f'95%: {low:.3f} to {high:.3f}' in html
     assert 'rest on 3 validation images in 3 groups with 12 true cells' in html
     assert 'With so few groups take them for too narrow.' in html
-    assert 'best epoch was chosen on these same images, and so were the score thresholds' in html
+    assert 'On these same images the best epoch and the score thresholds were chosen: expect' in html
 
 
 def test_thresholds_from_elsewhere_are_named(tmp_path):
     work = write_work_dir(tmp_path)
     change_evaluation(work, thresholds_from='other.thresholds.json')
-    assert 'the score thresholds are those of other.thresholds.json' in text(work)
+    html = text(work)
+    assert 'The score thresholds are those of other.thresholds.json.' in html
+    assert 'the best epoch was chosen' in html
     (work / 'other.thresholds.json').touch()
-    assert 'and so were the score thresholds' in text(work)
+    assert 'the best epoch and the score thresholds were chosen' in text(work)
+
+
+def test_without_a_training_no_epoch_is_said_to_be_chosen(tmp_path):
+    work = write_work_dir(tmp_path)
+    shutil.rmtree(work / '20260105_083000')
+    (work / 'best_epoch_4.pth').unlink()
+    assert 'On these same images the score thresholds were chosen' in text(work)
 
 
 def test_the_run_is_described(tmp_path):
