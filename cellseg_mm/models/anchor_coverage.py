@@ -5,6 +5,8 @@ import numpy as np
 from mmdet.registry import TASK_UTILS, TRANSFORMS
 from mmengine.registry import init_default_scope
 
+from cellseg_mm.errors import UserError
+
 # Steps of a half octave: a finer grid covers no better, as ratios and levels fill in between.
 _SCALES = 1, 1.4, 2, 2.8, 4, 5.6, 8, 11, 16
 
@@ -34,9 +36,15 @@ def anchor_sizes(generator):
 
     Returns:
         ndarray | None: float64 (A, 2) in pixels of the network's input; None where it has points in place of anchors.
+
+    Raises:
+        UserError: If MMDetection cannot build it.
     """
     init_default_scope('mmdet')
-    levels = getattr(TASK_UTILS.build(dict(generator)), 'base_anchors', None)
+    try:
+        levels = getattr(TASK_UTILS.build(dict(generator)), 'base_anchors', None)
+    except Exception as error:  # MMDetection checks nothing
+        raise UserError(f'the anchor_generator of the config cannot be built: {error}') from error
     if levels is None:
         return None
     boxes = np.concatenate([level.numpy() for level in levels]).astype(np.float64)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mmdet.structures.bbox import bbox_overlaps
 
+from cellseg_mm.errors import UserError
 from cellseg_mm.models.anchor_coverage import anchor_sizes, best_ious, resize_factors, suggest_scales
 
 GENERATOR = dict(type='AnchorGenerator', scales=[8], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16])
@@ -27,6 +28,11 @@ def test_anchors_are_those_that_mmdetection_builds():
     np.testing.assert_allclose(sizes[1], [32, 32])
     np.testing.assert_allclose(np.sqrt(sizes.prod(1)), np.repeat([32, 64, 128], 3), rtol=1e-5)
     assert anchor_sizes(dict(type='MlvlPointGenerator', strides=[4, 8])) is None
+
+
+def test_a_generator_that_cannot_be_built_is_refused_in_one_line():
+    with pytest.raises(UserError, match='anchor_generator of the config cannot be built: '):
+        anchor_sizes({**GENERATOR, 'scales': 'x'})
 
 
 @pytest.mark.parametrize('size', [(952, 952), (330, 408), (386, 201), (76, 1000), (1, 1)])
