@@ -24,7 +24,8 @@ def main():
             matches = simulate(np.random.default_rng((groups, trial)), groups)
             of_groups = np.repeat(np.arange(groups), IMAGES)
             for kind, names in enumerate((of_groups, np.arange(len(of_groups)))):
-                low, high = interval(ap50(matches, resample_groups(names, args.replicates, trial)))
+                values = ap50(matches, resample_groups(names, args.replicates, trial))
+                low, high = interval(values, len(set(names.tolist())))
                 held[kind] += low <= truth <= high
                 width[kind] += high - low
         print(f'{groups:3} groups: {held[0] / args.trials:.2f} / {held[1] / args.trials:.2f}   '

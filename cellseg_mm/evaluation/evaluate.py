@@ -38,7 +38,7 @@ def evaluate(pairs, classes, max_dets, thresholds=None, thresholds_from=None, re
               `thresholds_from` (str).
             - `metrics`: `average_precision` of masks, and with 'box_' before of boxes; `segmentation_quality`;
               `detection_quality`; `ECE`, the expected calibration error.
-            - `intervals`: [low, high], 95%, of the main metrics, from resampling groups.
+            - `intervals`: [low, high], 95%, of the main metrics, from resampling groups; NaN where there is one group.
             - `confusion`: rows of `confusion_matrix`.
             - `errors`: `error_breakdown`.
             - `precision_recall`: by class, the `precision` at the recalls 0, 0.01, ..., 1, IoU 0.5 and the dense cap.
@@ -54,12 +54,13 @@ def evaluate(pairs, classes, max_dets, thresholds=None, thresholds_from=None, re
     metrics |= evidence.segmentation | detection_quality(evidence.confident, classes)[0]
     metrics['ECE'] = expected_calibration_error(diagram)
     curves = precision_at_recalls(evidence.matches, max_dets)[:, 0]
-    intervals = {}
+    intervals, groups = {}, [pair.group for pair in pairs]
+    number = len(set(groups))
     if replicates:
-        weights = resample_groups([pair.group for pair in pairs], replicates, seed)
-        intervals = {name: interval(values) for name, values in evidence.figures(weights).items()}
+        weights = resample_groups(groups, replicates, seed)
+        intervals = {name: interval(values, number) for name, values in evidence.figures(weights).items()}
     return {
-        'images': len(pairs), 'groups': len({pair.group for pair in pairs}),
+        'images': len(pairs), 'groups': number,
         'cells': int(evidence.matches.count.sum()), 'predictions': sum(len(pair.predicted) for pair in pairs),
         'classes': list(classes), 'max_dets': max_dets,
         'thresholds': evidence.thresholds, 'thresholds_from': thresholds_from,
@@ -127,9 +128,11 @@ def format_evaluation(evaluation):
     for heading, names in (('AP of masks and of boxes, at the dense cap', _AP_FIGURES),
                            (f'at the score thresholds {thresholds} (from {evaluation["thresholds_from"]})', _FIGURES)):
         lines += [f'{heading}:', *(_line(title, metrics[name], intervals.get(name)) for name, title in names.items())]
-    if intervals:
+    if intervals and groups == 1:
+        lines.append('[no intervals, since all images are of one group]')
+    elif intervals:
         few = ', which is few: take them for too narrow' if groups < FEW_GROUPS else ''
-        lines.append(f'[95% intervals, from resampling {groups} group{"s" * (groups != 1)} of images{few}]')
+        lines.append(f'[95% intervals, from resampling {groups} groups of images{few}]')
     return '\n'.join(lines)
 
 
@@ -157,7 +160,9 @@ def format_comparison(comparison, groups):
             lines.append(f'{name:{width}}{"-":>9}{"-":>9}')
             continue
         low, high = figure['interval']
+        ends = '-' if math.isnan(low) else f'[{low:+.3f}, {high:+.3f}]'
         lines.append(f'{name:{width}}{figure["first"]:9.3f}{figure["second"]:9.3f}{figure["difference"]:+12.3f}   '
-                     f'{f"[{low:+.3f}, {high:+.3f}]":18}{figure["p"]:8.4f}')
-    lines += [f'interval: resampled groups; p: predictions swapped group by group; {groups} groups']
+                     f'{ends:18}{figure["p"]:8.4f}')
+    few = ', which is few: take intervals for too narrow' if groups < FEW_GROUPS else ''
+    lines += [f'interval: resampled groups; p: predictions swapped group by group; groups: {groups}{few}']
     return '\n'.join(lines)

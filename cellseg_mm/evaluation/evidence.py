@@ -105,7 +105,7 @@ def compare(first, second, replicates=REPLICATES, seed=0):
     for name in whole[0]:
         before, after = (float(figures[name][0]) for figures in whole)
         found[name] = {'first': before, 'second': after, 'difference': after - before,
-                       'interval': interval(resampled[1][name] - resampled[0][name]),
+                       'interval': interval(resampled[1][name] - resampled[0][name], len(set(groups))),
                        'p': p_value(after - before, swaps[1][name] - swaps[0][name], exact)}
     return found
 

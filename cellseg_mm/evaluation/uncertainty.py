@@ -25,17 +25,20 @@ def resample_groups(groups, replicates, seed=0):
     return drawn[:, members].astype(np.int64)
 
 
-def interval(values):
+def interval(values, groups):
     """The percentile interval of a figure's resampled values.
 
     Args:
         values (ndarray): float (R,); NaN, where a resample has no such cells, is left out.
+        groups (int): How many groups were resampled. One alone tells nothing about others.
 
     Returns:
         list[float]: Its ends, between which 95% lie; NaN where nothing is known.
     """
     known = values[~np.isnan(values)]
-    return np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist() if known.size else [np.nan, np.nan]
+    if groups < 2 or not known.size:
+        return [np.nan, np.nan]
+    return np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
 
 
 def swap_groups(groups, replicates, seed=0):

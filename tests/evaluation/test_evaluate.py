@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenes import CLASSES, random_scene
 
-from cellseg_mm.evaluation.evaluate import evaluate
+from cellseg_mm.evaluation.evaluate import evaluate, format_comparison, format_evaluation
 from cellseg_mm.evaluation.evidence import compare, gather
 from cellseg_mm.evaluation.instances import pair_images
 
@@ -64,12 +64,19 @@ def test_intervals_hold_the_metric_and_are_those_of_whole_groups():
     for name, (low, high) in found['intervals'].items():
         assert low <= found['metrics'][name] <= high
     assert found['groups'] == 3
-    # With one group there is no other evidence to draw.
-    truth, results = random_scene(1, images=30)
+
+
+def test_one_group_tells_nothing_about_others():
+    truth, results = random_scene(1)
     for image in truth['images']:
         image['group'] = 'one'
-    for name, (low, high) in evaluate(pair_images(truth, results), CLASSES, 30)['intervals'].items():
-        assert low == high == pytest.approx(found['metrics'][name])
+    pairs = pair_images(truth, results)
+    found = evaluate(pairs, CLASSES, 30)
+    assert np.isnan(list(found['intervals'].values())).all()
+    assert 'no intervals, since all images are of one group' in format_evaluation(found)
+    comparison = compare(gather(pairs, CLASSES, 30), gather(pair_images(truth, results[::2]), CLASSES, 30))
+    assert all(np.isnan(figure['interval']).all() for figure in comparison.values())
+    assert 'nan' not in format_comparison(comparison, 1)
 
 
 def test_a_perfect_model_is_perfect_in_everything():

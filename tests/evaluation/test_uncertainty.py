@@ -34,13 +34,17 @@ def test_groups_of_equal_images_are_as_much_evidence_as_one_image_each():
     values = np.random.default_rng(0).normal(size=30)
     alone = resample_groups(range(30), 4000, 1) @ values / 30
     fivefold = resample_groups(np.repeat(range(30), 5), 4000, 1) @ np.repeat(values, 5) / 150
-    assert interval(fivefold) == pytest.approx(interval(alone))
+    assert interval(fivefold, 30) == pytest.approx(interval(alone, 30))
 
 
 def test_an_interval_holds_95_percent_and_leaves_out_the_unknown():
-    assert interval(np.append(np.arange(1001.0), np.nan)) == pytest.approx([25, 975])
-    assert np.isnan(interval(np.full(3, np.nan))).all()
-    assert np.isnan(interval(np.zeros(0))).all()
+    assert interval(np.append(np.arange(1001.0), np.nan), 2) == pytest.approx([25, 975])
+    assert np.isnan(interval(np.full(3, np.nan), 2)).all()
+    assert np.isnan(interval(np.zeros(0), 2)).all()
+
+
+def test_one_group_gives_no_interval():
+    assert np.isnan(interval(np.ones(9), 1)).all()
 
 
 @given(GROUPS)
