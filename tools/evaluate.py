@@ -20,8 +20,9 @@ def parse_args():
     args = parser.parse_args()
     if args.max_dets < 1:
         parser.error('--max-dets must be above 0')
-    if args.second_thresholds and not args.second:
-        parser.error('--second-thresholds goes with SECOND')
+    if bool(args.second_thresholds) != bool(args.second and args.thresholds):
+        parser.error('a comparison takes both --thresholds and --second-thresholds, or neither: chosen on these images '
+                     'for one model alone, they would flatter it')
     return args
 
 
@@ -32,14 +33,14 @@ def main():
     from cellseg_mm.datasets.cell_dataset import read_cells
     from cellseg_mm.evaluation.evaluate import evaluate, format_comparison, format_evaluation, write_evaluation
     from cellseg_mm.evaluation.evidence import compare, gather
-    from cellseg_mm.evaluation.instances import pair_images, read_results
+    from cellseg_mm.evaluation.instances import read_pairs
     from cellseg_mm.evaluation.operating_point import read_thresholds
     truth = read_cells(args.ground_truth)
     classes = [category['name'] for category in sorted(truth['categories'], key=lambda category: category['id'])]
     first, second = (path and read_thresholds(path, classes) for path in (args.thresholds, args.second_thresholds))
-    pairs = pair_images(truth, read_results(args.results))
+    pairs = read_pairs(truth, args.results)
     if args.second:
-        others = pair_images(truth, read_results(args.second))
+        others = read_pairs(truth, args.second)
         found = compare(gather(pairs, classes, args.max_dets, first), gather(others, classes, args.max_dets, second))
         print(format_comparison(found, len({pair.group for pair in pairs})))
     else:

@@ -7,7 +7,7 @@ from cellseg_mm.engine.checkpoint_files import best_checkpoint, results_path
 from cellseg_mm.engine.config import load_config
 from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.evaluation.evaluate import evaluate, write_evaluation
-from cellseg_mm.evaluation.instances import pair_images, read_results
+from cellseg_mm.evaluation.instances import read_pairs
 from cellseg_mm.evaluation.operating_point import read_thresholds, thresholds_path, write_thresholds
 from cellseg_mm.io.files import atomic_path
 from cellseg_mm.visualization.report import write_report
@@ -35,7 +35,7 @@ def assess(config, work_dir, checkpoint=None, anew=False):
     evaluator = config.val_evaluator
     truth = read_cells(evaluator.ann_file)
     check_classes(evaluator.ann_file, truth['categories'], config.classes)
-    pairs = pair_images(truth, read_results(Path(work_dir, RESULTS_NAME)))
+    pairs = read_pairs(truth, Path(work_dir, RESULTS_NAME))
     path = thresholds_path(checkpoint) if checkpoint else None
     known = path is not None and path.is_file() and not anew
     evaluation = evaluate(pairs, config.classes, evaluator.get('max_dets', config.max_dets),

@@ -215,6 +215,15 @@ def read_results(path):
     return results
 
 
+def read_pairs(ground_truth, path):
+    """`pair_images` with the results in a file, which errors name."""
+    results = read_results(path)
+    try:
+        return pair_images(ground_truth, results)
+    except UserError as error:
+        raise UserError(f'{path}: {error}') from error
+
+
 def results_of(image_id, masks, category_ids, scores):
     """COCO results of the cells found in one image.
 

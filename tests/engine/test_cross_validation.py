@@ -14,12 +14,11 @@ from cellseg_mm.datasets.cell_dataset import read_cells
 from cellseg_mm.datasets.prepare import prepare
 from cellseg_mm.datasets.synthetic import write_demo_data
 from cellseg_mm.engine import cross_validation
-from cellseg_mm.engine.assessment import read_results
 from cellseg_mm.engine.cross_validation import cross_validate
 from cellseg_mm.errors import UserError
 from cellseg_mm.evaluation.coco_ap import average_precision
 from cellseg_mm.evaluation.evaluate import read_evaluation
-from cellseg_mm.evaluation.instances import pair_images
+from cellseg_mm.evaluation.instances import read_pairs
 
 # Predicts most cells, some under another class, and keeps its arguments; `fail` beside the folder has its exit status.
 STAND_IN = """
@@ -107,7 +106,7 @@ def test_what_is_written_agrees_with_itself_and_can_be_evaluated_again(finished)
     evaluation = read_evaluation(finished / 'cross-validation-evaluation.json')
     classes = evaluation['classes']
     truth = read_cells(finished / 'cross-validation-annotations.json')
-    pairs = pair_images(truth, read_results(finished / 'cross-validation-results.json'))
+    pairs = read_pairs(truth, finished / 'cross-validation-results.json')
     again = average_precision(pairs, classes, 50)
     assert {name: evaluation['metrics'][name] for name in again} == pytest.approx(
         {name: value if value == value else None for name, value in again.items()})
