@@ -53,7 +53,8 @@ def by_stardist(pair, num_classes):
     from stardist.matching import matching
 
     from cellseg_mm.evaluation.panoptic import count_matches, panoptic_quality
-    other = matching(*label_maps(pair))
+    # It takes an IoU of exactly 0.5 for a match, which need not be the only one.
+    other = matching(*label_maps(pair), thresh=0.5 + 1e-6)
     counts = count_matches([pair], num_classes)
     own = dict(zip(('DQ', 'SQ', 'PQ'), (values[0, -1] for values in panoptic_quality(*counts)), strict=True))
     return {'true positives': (counts.tp[0, -1], other.tp), 'false positives': (counts.fp[0, -1], other.fp),
