@@ -149,6 +149,17 @@ def point(page, pane, x, y, width, height):
                     box['y'] + box['height'] / 2 + scale * (y - height / 2))
 
 
+def rest(page):
+    """Wait until the page has not scrolled for so long that the wheel zooms."""
+    page.evaluate("""() => new Promise(done => {
+      let timer = setTimeout(done, 320);
+      addEventListener('scroll', () => {
+        clearTimeout(timer);
+        timer = setTimeout(done, 320);
+      });
+    })""")
+
+
 def test_both_panes_zoom_and_move_together(show):
     page = show(([sample()], CLASSES))
     first = drawn(page)
@@ -157,7 +168,7 @@ def test_both_panes_zoom_and_move_together(show):
     start = drawn(page)
     assert start[0] == start[1]
     point(page, 1, 60, 20, 90, 60)
-    page.wait_for_timeout(320)  # a wheel that turns while the page scrolls does not zoom
+    rest(page)
     page.mouse.wheel(0, -300)
     seen = [start[0]]
     for act in (lambda: None, lambda: page.mouse.dblclick(400, 400), lambda: page.keyboard.press('-'),
@@ -198,8 +209,7 @@ def test_a_wheel_that_cannot_zoom_out_any_more_scrolls_the_page(show):
     before = drawn(page)
     point(page, 0, 45, 30, 90, 60)
     page.mouse.wheel(0, 200)
-    page.wait_for_timeout(200)
-    assert page.evaluate('scrollY') > 0
+    page.wait_for_function('scrollY > 0')
     assert drawn(page) == before
 
 
