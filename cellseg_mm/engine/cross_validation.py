@@ -122,17 +122,21 @@ def _alone_in(work_dir):
     """
     lock = os.open(work_dir, os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock)
-        raise UserError(f'{work_dir}: a cross-validation is at work in it, or a training that it started; wait for its '
-                        'end, or end it') from error
-    except OSError:  # file systems without locks
-        pass
-    try:
+        if _is_held(lock):
+            raise UserError(f'{work_dir}: a cross-validation is at work in it, or a training that it started; wait for '
+                            'its end, or end it')
         yield lock
     finally:
         os.close(lock)
+
+
+def _is_held(lock):
+    """Whether another process holds a lock; this one does thereafter, where the file system has locks."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
+    return False
 
 
 def _take_up(work_dir, plan):
