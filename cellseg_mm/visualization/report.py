@@ -114,7 +114,9 @@ def _evidence(run):
         return f'There is no true cell in the {count_of(images, "validation image")}: nothing could be scored.'
     text = (f'These figures rest on {count_of(images, "validation image")} in {count_of(groups, "group")} with '
             f'{count_of(cells, "true cell")}.')
-    if run.evaluation.get('intervals') and groups > 1:
+    if groups == 1:
+        text += ' They have no intervals, since images of one group do not tell how others would differ.'
+    elif run.evaluation.get('intervals'):
         text += (' The 95% intervals come from drawing whole groups anew, since images of one group are alike; a '
                  'difference smaller than they are wide may be chance.')
         if groups < FEW_GROUPS:

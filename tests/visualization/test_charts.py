@@ -6,7 +6,6 @@ from cellseg_mm.visualization import charts
 MATRIX = [[6, 2, 2], [0, 0, 0], [2, 1, 0]]
 
 
-
 def test_the_confusion_matrix_shows_counts_and_shares_of_rows():
     heat, = charts.confusion(MATRIX, ['a', 'b']).data
     assert list(map(list, heat.text)) == [

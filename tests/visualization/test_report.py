@@ -102,6 +102,16 @@ def test_thresholds_from_elsewhere_are_named(tmp_path):
     assert 'the best epoch and the score thresholds were chosen' in text(work)
 
 
+def test_without_intervals_none_is_spoken_of(tmp_path):
+    work = write_work_dir(tmp_path)
+    names = json.loads((work / 'val-evaluation.json').read_text())['intervals']
+    change_evaluation(work, groups=1, intervals=dict.fromkeys(names, [None, None]))
+    html = text(work)
+    assert 'in 1 group with 12 true cells. They have no intervals, since' in html
+    assert '95%:' not in html
+    assert 'The 95% intervals come from' not in html
+
+
 def test_without_a_training_no_epoch_is_said_to_be_chosen(tmp_path):
     work = write_work_dir(tmp_path)
     shutil.rmtree(work / '20260105_083000')
