@@ -105,7 +105,7 @@ def test_thresholds_from_elsewhere_are_named(tmp_path):
 def test_without_intervals_none_is_spoken_of(tmp_path):
     work = write_work_dir(tmp_path)
     names = json.loads((work / 'val-evaluation.json').read_text())['intervals']
-    change_evaluation(work, groups=1, intervals=dict.fromkeys(names, [None, None]))
+    change_evaluation(work, groups=1, intervals={name: [None, None] for name in names})
     html = text(work)
     assert 'in 1 group with 12 true cells. They have no intervals, since' in html
     assert '95%:' not in html
