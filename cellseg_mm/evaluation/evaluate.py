@@ -10,6 +10,7 @@ from cellseg_mm.evaluation.confusion import confusion_matrix
 from cellseg_mm.evaluation.detection import detection_quality
 from cellseg_mm.evaluation.error_breakdown import error_breakdown
 from cellseg_mm.evaluation.evidence import REPLICATES, gather
+from cellseg_mm.evaluation.panoptic import panoptic_quality
 from cellseg_mm.evaluation.uncertainty import FEW_GROUPS, interval, resample_groups
 from cellseg_mm.io.files import read_json, write_json
 
@@ -43,7 +44,8 @@ def evaluate(pairs, classes, max_dets, thresholds=None, thresholds_from=None, re
             - `errors`: `error_breakdown`.
             - `precision_recall`: by class, the `precision` at the recalls 0, 0.01, ..., 1, IoU 0.5 and the dense cap.
             - `calibration`: `reliability`.
-            - `per_image`: by image `image_id, name, group, cells, predictions, AP50, PQ, AJI, Dice, F1`.
+            - `per_image`: by image `image_id, name, group, cells, predictions, AP50, AJI, Dice, F1, DQ, SQ, PQ`, the last
+              three also with '/<class>'.
     """
     evidence = gather(pairs, classes, max_dets, thresholds)
     if thresholds is None:
@@ -75,9 +77,12 @@ def evaluate(pairs, classes, max_dets, thresholds=None, thresholds_from=None, re
 
 def _per_image(evidence):
     alone = evidence.figures(np.eye(len(evidence.confident)))
-    names = {'AP50': 'AP50_dense', 'PQ': 'bPQ', 'AJI': 'AJI', 'Dice': 'Dice', 'F1': 'F1'}
+    columns = {'AP50': alone['AP50_dense'], **{name: alone[name] for name in ('AJI', 'Dice', 'F1')}}
+    for name, values in zip(('DQ', 'SQ', 'PQ'), panoptic_quality(*evidence.counts), strict=True):
+        columns |= {name: values[:, -1],
+                    **{f'{name}/{category}': of_class for category, of_class in zip(evidence.classes, values[:, :-1].T, strict=True)}}
     return [{'image_id': pair.image_id, 'name': pair.name, 'group': pair.group, 'cells': len(pair.truth),
-             'predictions': len(pair.predicted), **{name: float(alone[key][i]) for name, key in names.items()}}
+             'predictions': len(pair.predicted), **{name: float(values[i]) for name, values in columns.items()}}
             for i, pair in enumerate(evidence.confident)]
 
 

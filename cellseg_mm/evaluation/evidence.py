@@ -6,7 +6,7 @@ import numpy as np
 from cellseg_mm.evaluation.coco_ap import COCO_CAP, Matches, match_detections, mean_of_known, resampled_ap
 from cellseg_mm.evaluation.detection import precision_recall_f1
 from cellseg_mm.evaluation.operating_point import best_thresholds
-from cellseg_mm.evaluation.panoptic import segmentation_quality
+from cellseg_mm.evaluation.panoptic import Counts, segmentation_quality
 from cellseg_mm.evaluation.uncertainty import interval, p_value, resample_groups, swap_groups
 
 REPLICATES = 2000  # resamples, and swaps of two models
@@ -25,7 +25,7 @@ class Evidence:
         matches (Matches): Of the masks of all predictions.
         segmentation (dict[str, float]): The metrics of `segmentation_quality`.
         images (dict[str, ndarray]): float64 (I,) each, whose means are figures; NaN where undefined.
-        counts (ndarray): int64 (I, 3): cells found, predictions without match and cells missed, of any class.
+        counts (Counts): (I, C + 1), matches at the operating point.
     """
 
     classes: tuple
@@ -35,7 +35,7 @@ class Evidence:
     matches: Matches
     segmentation: dict
     images: dict
-    counts: np.ndarray
+    counts: Counts
 
     def figures(self, weights):
         """AP50 and AP, bPQ, mPQ, AJI, Dice and F1, with images counted as often as weights say.
@@ -56,7 +56,7 @@ class Evidence:
             known = ~np.isnan(values)
             total = weights @ known
             found[name] = weights @ np.where(known, values, 0) / np.where(total, total, np.nan)
-        found['F1'] = precision_recall_f1(*(weights @ self.counts).T)[2]
+        found['F1'] = precision_recall_f1(*(weights @ count[:, -1] for count in self.counts[:3]))[2]
         return found
 
 
@@ -77,8 +77,7 @@ def gather(pairs, classes, max_dets, thresholds=None):
     confident = [pair.confident([thresholds[name] for name in classes]) for pair in pairs]
     segmentation, images, counts = segmentation_quality(confident, classes)
     return Evidence(tuple(classes), max_dets, thresholds, confident, matches, segmentation,
-                    {name: images[name] for name in _OF_IMAGES},
-                    np.stack([counts.tp[:, -1], counts.fp[:, -1], counts.fn[:, -1]], 1))
+                    {name: images[name] for name in _OF_IMAGES}, counts)
 
 
 def compare(first, second, replicates=REPLICATES, seed=0):
@@ -117,4 +116,4 @@ def _join(first, second):
         first, matches=Matches(*(np.concatenate([getattr(matches, field.name) for matches in (first.matches, shifted)])
                                  for field in fields(Matches))),
         images={name: np.concatenate([first.images[name], second.images[name]]) for name in first.images},
-        counts=np.concatenate([first.counts, second.counts]))
+        counts=Counts(*map(np.concatenate, zip(first.counts, second.counts, strict=True))))

@@ -36,7 +36,8 @@ def test_figures_of_one_image_alone_are_those_of_evaluating_it_alone(seed, chose
     row = whole['per_image'][chosen]
     assert (row['image_id'], row['name'], row['group']) == (chosen + 1, f'{chosen + 1}.tif', f'g{(chosen + 1) % 3}')
     assert row == pytest.approx(alone['per_image'][0], nan_ok=True)
-    for column, name in (('AP50', 'AP50_dense'), ('PQ', 'bPQ'), ('AJI', 'AJI'), ('Dice', 'Dice'), ('F1', 'F1')):
+    for column, name in (('AP50', 'AP50_dense'), ('PQ', 'bPQ'), ('AJI', 'AJI'), ('Dice', 'Dice'), ('F1', 'F1'),
+                         ('DQ', 'bDQ'), ('SQ/long', 'SQ/long'), ('PQ/rare', 'PQ/rare')):
         assert row[column] == pytest.approx(alone['metrics'][name], nan_ok=True)
     assert alone['thresholds_from'] == 'elsewhere'
 
