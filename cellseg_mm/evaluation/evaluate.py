@@ -44,8 +44,8 @@ def evaluate(pairs, classes, max_dets, thresholds=None, thresholds_from=None, re
             - `errors`: `error_breakdown`.
             - `precision_recall`: by class, the `precision` at the recalls 0, 0.01, ..., 1, IoU 0.5 and the dense cap.
             - `calibration`: `reliability`.
-            - `per_image`: by image `image_id, name, group, cells, predictions, AP50, AJI, Dice, F1, DQ, SQ, PQ`, the last
-              three also with '/<class>'.
+            - `per_image`: by image `image_id, name, group, cells, predictions, AP50, AJI, Dice, F1, DQ, SQ, PQ`, the
+              last three also with '/<class>'.
     """
     evidence = gather(pairs, classes, max_dets, thresholds)
     if thresholds is None:
@@ -78,9 +78,9 @@ def evaluate(pairs, classes, max_dets, thresholds=None, thresholds_from=None, re
 def _per_image(evidence):
     alone = evidence.figures(np.eye(len(evidence.confident)))
     columns = {'AP50': alone['AP50_dense'], **{name: alone[name] for name in ('AJI', 'Dice', 'F1')}}
+    suffixes = [*(f'/{name}' for name in evidence.classes), '']
     for name, values in zip(('DQ', 'SQ', 'PQ'), panoptic_quality(*evidence.counts), strict=True):
-        columns |= {name: values[:, -1],
-                    **{f'{name}/{category}': of_class for category, of_class in zip(evidence.classes, values[:, :-1].T, strict=True)}}
+        columns |= {f'{name}{suffix}': of_class for suffix, of_class in zip(suffixes, values.T, strict=True)}
     return [{'image_id': pair.image_id, 'name': pair.name, 'group': pair.group, 'cells': len(pair.truth),
              'predictions': len(pair.predicted), **{name: float(values[i]) for name, values in columns.items()}}
             for i, pair in enumerate(evidence.confident)]
