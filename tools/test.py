@@ -7,7 +7,8 @@ from cellseg_mm import cli
 
 def parse_args():
     parser = argparse.ArgumentParser(
-        description='Score a checkpoint on the validation split, or write the submission for the test split.')
+        description='Evaluate a checkpoint on the validation split, which also sets the score thresholds of one that has '
+        'none beside it, or write the submission for the test split.')
     parser.add_argument('config', help='config file that the checkpoint was trained with')
     parser.add_argument('checkpoint', help='checkpoint file, such as work_dirs/<config name>/best_epoch_20.pth')
     parser.add_argument('--format-only', action='store_true',
@@ -15,7 +16,7 @@ def parse_args():
     parser.add_argument('--work-dir', help='folder for what is written (default: work_dirs/<config name>)')
     parser.add_argument('--show-dir', metavar='DIR', help='write overlays there: ground truth beside prediction')
     parser.add_argument('--show-score-thr', type=float, metavar='SCORE',
-                        help="draw predictions from this score on (default: the checkpoint's thresholds of each class)")
+                        help='draw predictions from this score on (default: thresholds beside the checkpoint, or 0.5)')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
                         help='pytorch: this process was started by torchrun')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE',
@@ -42,6 +43,7 @@ def main():
     if args.show_dir:
         annotations = split_annotations(config, split)
         check_work_dir(args.show_dir)
+    thresholds = thresholds_of(args.checkpoint, config.classes)
     if args.format_only:
         summary = submit(config, args.checkpoint, work_dir, args.launcher)
         results = work_dir / FILE_NAME
@@ -55,9 +57,10 @@ def main():
         return
     print(report)
     if args.show_dir:
-        thresholds = thresholds_of(args.checkpoint, config.classes)
         if args.show_score_thr is not None:
             thresholds = dict.fromkeys(config.classes, args.show_score_thr)
+        elif not args.format_only:
+            thresholds = evaluation['thresholds']
         overlays = write_comparisons(
             annotations, read_results(results), config.data_root, args.show_dir, thresholds)
         print(f'overlays: {len(overlays)} in {args.show_dir}')

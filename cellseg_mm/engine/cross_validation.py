@@ -22,9 +22,9 @@ from pathlib import Path
 from cellseg_mm.datasets.cell_dataset import read_cells
 from cellseg_mm.datasets.folds import fold_file, read_folds
 from cellseg_mm.engine.assessment import RESULTS_NAME
+from cellseg_mm.engine.checkpoint_files import best_checkpoint, last_checkpoint
 from cellseg_mm.engine.config import load_config, parse_options
 from cellseg_mm.engine.preflight import check_data, check_work_dir
-from cellseg_mm.engine.training import best_checkpoint, last_checkpoint
 from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.evaluation.evaluate import write_evaluation
 from cellseg_mm.evaluation.instances import pair_images, read_results

@@ -89,7 +89,7 @@ def train(config, work_dir, resume=None, amp=False, auto_scale_lr=False, launche
     runner.train()
     if is_main_process():
         _conclude(config, work_dir, runner.logger)
-    barrier()  # the main process writes the last checkpoint
+    barrier()  # the main process writes the last checkpoint and the report
     return best_checkpoint(work_dir) or last_checkpoint(work_dir)
 
 

@@ -11,7 +11,8 @@ from mmengine.logging import print_log
 from cellseg_mm.datasets.cell_dataset import check_classes, read_cells
 from cellseg_mm.errors import UserError
 from cellseg_mm.evaluation.coco_ap import SIZES
-from cellseg_mm.evaluation.evaluate import evaluate
+from cellseg_mm.evaluation.evaluate import metrics_of
+from cellseg_mm.evaluation.evidence import gather
 from cellseg_mm.evaluation.instances import pair_images, results_of
 from cellseg_mm.io.files import write_json
 from cellseg_mm.structures.local_masks import as_local_masks
@@ -72,7 +73,7 @@ class CellMetric(PredictionCollector):
         if self.results_file:
             write_json(self.results_file, detections)
         pairs = pair_images(self.annotations, detections)
-        metrics = evaluate(pairs, self.dataset_meta['classes'], self.max_dets, replicates=0)['metrics']
+        metrics = metrics_of(pairs, gather(pairs, self.dataset_meta['classes'], self.max_dets))
         left_out = re.compile(f'box_.*/|[^/]*_({"|".join(SIZES)})$')
         return {name: value for name, value in metrics.items() if not left_out.match(name)}
 

@@ -3,11 +3,10 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from cellseg_mm.evaluation.panoptic import count_matches
 from cellseg_mm.structures.compiled import compiled
 
 
-def detection_quality(pairs, classes, radius=12):
+def detection_quality(pairs, counts, classes, radius=12):
     """All metrics of this module, each of the counts of all images together.
 
     `precision, recall, F1` are of cells matched at mask IoU > 0.5 whatever their class, those with '/<class>' of cells
@@ -15,14 +14,14 @@ def detection_quality(pairs, classes, radius=12):
 
     Args:
         pairs (list[ImagePair]): I images, as `ImagePair.confident` gives them.
+        counts (Counts): Of `count_matches` of them.
         classes (Sequence[str]): C names.
         radius (float): Farthest that centroids of one cell may lie apart, in pixels. HoVer-Net's 12 is meant for
             40x, about 0.25 micrometres per pixel.
 
     Returns:
-        tuple[dict, Counts]: {name: float}, NaN where undefined, and the `count_matches` of the images.
+        dict[str, float]: NaN where undefined.
     """
-    counts = count_matches(pairs, len(classes))
     figures = precision_recall_f1(*(count.sum(0) for count in counts[:3]))
     suffixes = [*(f'/{name}' for name in classes), '']
     metrics = {name + suffix: float(value) for name, values in zip(('precision', 'recall', 'F1'), figures, strict=True)
@@ -31,7 +30,7 @@ def detection_quality(pairs, classes, radius=12):
     for pair in pairs:
         table += centroid_table(pair, len(classes), radius)
     metrics['F1_centroid'], of_types = f1_of_centroids(table)
-    return metrics | {f'F1_type/{name}': float(value) for name, value in zip(classes, of_types, strict=True)}, counts
+    return metrics | {f'F1_type/{name}': float(value) for name, value in zip(classes, of_types, strict=True)}
 
 
 def precision_recall_f1(tp, fp, fn):

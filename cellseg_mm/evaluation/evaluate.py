@@ -1,19 +1,18 @@
 """All that is said about a set of predictions."""
 import math
 
-import numpy as np
-
 from cellseg_mm.errors import CellDataError
 from cellseg_mm.evaluation.calibration import expected_calibration_error, reliability
 from cellseg_mm.evaluation.coco_ap import average_precision, format_table, precision_at_recalls
 from cellseg_mm.evaluation.confusion import confusion_matrix
-from cellseg_mm.evaluation.detection import detection_quality
+from cellseg_mm.evaluation.detection import detection_quality, precision_recall_f1
 from cellseg_mm.evaluation.error_breakdown import error_breakdown
 from cellseg_mm.evaluation.evidence import REPLICATES, gather
 from cellseg_mm.evaluation.panoptic import panoptic_quality
 from cellseg_mm.evaluation.uncertainty import FEW_GROUPS, interval, resample_groups
 from cellseg_mm.io.files import read_json, write_json
 
+SAME_IMAGES = 'these same images'
 _AP_FIGURES = {'AP50_dense': 'AP50', 'AP_dense': 'AP', 'box_AP50_dense': 'AP50 of boxes', 'box_AP_dense': 'AP of boxes'}
 _FIGURES = {'bPQ': 'PQ of all classes as one', 'mPQ': 'PQ, mean over classes', 'AJI': 'AJI', 'Dice': 'Dice',
             'F1': 'F1 at IoU 0.5', 'F1_centroid': 'F1 of centroids'}
@@ -49,12 +48,7 @@ def evaluate(pairs, classes, max_dets, thresholds=None, thresholds_from=None, re
     """
     evidence = gather(pairs, classes, max_dets, thresholds)
     if thresholds is None:
-        thresholds_from = 'these same images'
-    diagram = reliability(evidence.matches, max_dets)
-    metrics = average_precision(pairs, classes, max_dets)
-    metrics |= {f'box_{name}': value for name, value in average_precision(pairs, classes, max_dets, 'bbox').items()}
-    metrics |= evidence.segmentation | detection_quality(evidence.confident, classes)[0]
-    metrics['ECE'] = expected_calibration_error(diagram)
+        thresholds_from = SAME_IMAGES
     curves = precision_at_recalls(evidence.matches, max_dets)[:, 0]
     intervals, groups = {}, [pair.group for pair in pairs]
     number = len(set(groups))
@@ -66,18 +60,35 @@ def evaluate(pairs, classes, max_dets, thresholds=None, thresholds_from=None, re
         'cells': int(evidence.matches.count.sum()), 'predictions': sum(len(pair.predicted) for pair in pairs),
         'classes': list(classes), 'max_dets': max_dets,
         'thresholds': evidence.thresholds, 'thresholds_from': thresholds_from,
-        'metrics': metrics, 'intervals': intervals,
+        'metrics': metrics_of(pairs, evidence), 'intervals': intervals,
         'confusion': confusion_matrix(evidence.confident, len(classes)).tolist(),
         'errors': error_breakdown(pairs, evidence.matches, max_dets),
         'precision_recall': {name: {'precision': curve.tolist()}
                              for name, curve in zip(classes, curves, strict=True)},
-        'calibration': diagram,
+        'calibration': reliability(evidence.matches, max_dets),
         'per_image': _per_image(evidence)}
 
 
+def metrics_of(pairs, evidence):
+    """The `metrics` of `evaluate`.
+
+    Args:
+        pairs (list[ImagePair]): The images.
+        evidence (Evidence): What `gather` found in them.
+
+    Returns:
+        dict[str, float]: NaN where undefined.
+    """
+    classes, max_dets = evidence.classes, evidence.max_dets
+    metrics = average_precision(pairs, classes, max_dets)
+    metrics |= {f'box_{name}': value for name, value in average_precision(pairs, classes, max_dets, 'bbox').items()}
+    metrics |= evidence.segmentation | detection_quality(evidence.confident, evidence.counts, classes)
+    return metrics | {'ECE': expected_calibration_error(reliability(evidence.matches, max_dets))}
+
+
 def _per_image(evidence):
-    alone = evidence.figures(np.eye(len(evidence.confident)))
-    columns = {'AP50': alone['AP50_dense'], **{name: alone[name] for name in ('AJI', 'Dice', 'F1')}}
+    columns = {'AP50': evidence.ap50_of_images(), **{name: evidence.images[name] for name in ('AJI', 'Dice')},
+               'F1': precision_recall_f1(*(count[:, -1] for count in evidence.counts[:3]))[2]}
     suffixes = [*(f'/{name}' for name in evidence.classes), '']
     for name, values in zip(('DQ', 'SQ', 'PQ'), panoptic_quality(*evidence.counts), strict=True):
         columns |= {f'{name}{suffix}': of_class for suffix, of_class in zip(suffixes, values.T, strict=True)}
@@ -137,7 +148,8 @@ def format_evaluation(evaluation):
         lines.append('[no intervals, since all images are of one group]')
     elif intervals:
         few = ', which is few: take them for too narrow' if groups < FEW_GROUPS else ''
-        lines.append(f'[95% intervals, from resampling {groups} groups of images{few}]')
+        what = 'images, each a group of its own' if groups == evaluation['images'] else 'groups of images'
+        lines.append(f'[95% intervals, from resampling {groups} {what}{few}]')
     return '\n'.join(lines)
 
 

@@ -1,5 +1,6 @@
 """What the main figures of any choice of images follow from, and whether two models differ by more than chance."""
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -57,6 +58,17 @@ class Evidence:
             total = weights @ known
             found[name] = weights @ np.where(known, values, 0) / np.where(total, total, np.nan)
         found['F1'] = precision_recall_f1(*(weights @ count[:, -1] for count in self.counts[:3]))[2]
+        return found
+
+    def ap50_of_images(self):
+        """AP50 of each image alone at the dense cap, the mean over its classes: float64 (I,), NaN without cells."""
+        starts = np.searchsorted(self.matches.image, np.arange(len(self.confident) + 1))
+        found = np.empty(len(self.confident))
+        for image, (start, stop) in enumerate(pairwise(starts)):
+            part = Matches(*(getattr(self.matches, field.name)[start:stop] for field in fields(Matches)[:-1]),
+                           self.matches.count[image:image + 1])
+            part = replace(part, image=np.zeros_like(part.image))
+            found[image] = mean_of_known(resampled_ap(part, self.max_dets, np.ones((1, 1)), slice(1))[0])
         return found
 
 

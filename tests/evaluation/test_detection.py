@@ -20,13 +20,18 @@ from cellseg_mm.evaluation import detection
 from cellseg_mm.evaluation.detection import (
     centroid_table,
     centroids,
-    detection_quality,
     f1_of_centroids,
     pair_centroids,
     precision_recall_f1,
 )
+from cellseg_mm.evaluation.panoptic import count_matches
 
 NAN = np.nan
+
+
+def detection_quality(pairs, classes, **options):
+    counts = count_matches(pairs, len(classes))
+    return detection.detection_quality(pairs, counts, classes, **options), counts
 
 
 def dots(true, predicted, side=64):

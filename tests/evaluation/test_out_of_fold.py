@@ -13,7 +13,7 @@ from cellseg_mm.evaluation.evaluate import evaluate
 from cellseg_mm.evaluation.instances import pair_images
 from cellseg_mm.evaluation.operating_point import best_thresholds
 from cellseg_mm.evaluation.out_of_fold import NOTES, evaluate_folds, format_folds, summarise
-from cellseg_mm.evaluation.panoptic import segmentation_quality
+from cellseg_mm.evaluation.panoptic import count_matches, segmentation_quality
 
 MAX_DETS = 8
 
@@ -38,7 +38,8 @@ def test_each_fold_is_scored_at_the_operating_point_of_the_others(seeds):
         assert alone[number]['metrics'] == pytest.approx(expected, nan_ok=True)
         confident += [pair.confident(list(thresholds.values())) for pair in fold]
     everything = [pair for fold in folds for pair in fold]
-    for of_metrics in (average_precision(everything, CLASSES, MAX_DETS), detection_quality(confident, CLASSES)[0],
+    counts = count_matches(confident, len(CLASSES))
+    for of_metrics in (average_precision(everything, CLASSES, MAX_DETS), detection_quality(confident, counts, CLASSES),
                        segmentation_quality(confident, CLASSES)[0]):
         assert {name: pooled['metrics'][name] for name in of_metrics} == pytest.approx(of_metrics, nan_ok=True)
     assert [record['image_id'] for record in pooled['per_image']] == [pair.image_id for pair in everything]
