@@ -10,7 +10,7 @@ def parse_args():
         description='Train and test a model once for each fold that tools/prepare_data.py has written, and report each '
         'fold, their mean and spread, and all images pooled. Stopped or killed, the same command goes on from there.')
     parser.add_argument('config', help='config file, such as configs/cell_maskrcnn.py')
-    parser.add_argument('--folds', type=int, help='refuse data that are prepared in another number of folds (tools/prepare_data.py --folds)')
+    parser.add_argument('--folds', type=int, help='refuse data prepared in another number of folds')
     parser.add_argument('--work-dir', help='folder for all trainings and results (default: work_dirs/<config name>_cv)')
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument('--nproc-per-node', type=int, metavar='N', help='train by N processes, as torchrun does')

@@ -7,7 +7,7 @@ from cellseg_mm import cli
 
 def parse_args():
     parser = argparse.ArgumentParser(
-        description='Evaluate a checkpoint on the validation split, which also sets the score thresholds of one that has '
+        description='Evaluate a checkpoint on the validation split, which also sets the thresholds of one that has '
         'none beside it, or write the submission for the test split.')
     parser.add_argument('config', help='config file that the checkpoint was trained with')
     parser.add_argument('checkpoint', help='checkpoint file, such as work_dirs/<config name>/best_epoch_20.pth')
