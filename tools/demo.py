@@ -25,7 +25,7 @@ def main():
     run('prepare_data', DATA, '--val-fraction', '0.3', '--folds', '0')
     run('train', 'configs/demo.py')
 
-    from cellseg_mm.engine.checkpoint_files import best_checkpoint
+    from cellseg_mm.io.work_dir import best_checkpoint
     best = best_checkpoint(WORK_DIR)
     run('test', 'configs/demo.py', best, '--format-only')
     run('test', 'configs/demo.py', best, '--show-dir', WORK_DIR / 'overlays')
@@ -42,12 +42,12 @@ def run(tool, *arguments):
 
 
 def report(best):
-    from cellseg_mm.engine.assessment import EVALUATION_NAME, RESULTS_NAME
     from cellseg_mm.engine.config import load_config
     from cellseg_mm.engine.testing import split_annotations
     from cellseg_mm.evaluation.coco_ap import average_precision
     from cellseg_mm.evaluation.instances import pair_images, read_results
     from cellseg_mm.evaluation.watershed import watershed_results
+    from cellseg_mm.io.work_dir import EVALUATION_NAME, RESULTS_NAME
 
     config = load_config('configs/demo.py')
     truth = split_annotations(config, 'val')

@@ -28,7 +28,6 @@ def main():
     args = parse_args()
     from mmengine.dist import is_main_process
 
-    from cellseg_mm.engine.assessment import EVALUATION_NAME, RESULTS_NAME
     from cellseg_mm.engine.config import load_config, parse_options
     from cellseg_mm.engine.preflight import check_work_dir
     from cellseg_mm.engine.testing import split_annotations, submit, validate
@@ -36,6 +35,7 @@ def main():
     from cellseg_mm.evaluation.instances import read_results
     from cellseg_mm.evaluation.operating_point import thresholds_of
     from cellseg_mm.evaluation.submission import FILE_NAME, format_summary
+    from cellseg_mm.io.work_dir import EVALUATION_NAME, RESULTS_NAME
     from cellseg_mm.visualization.overlay import write_comparisons
     config = load_config(args.config, parse_options(args.cfg_options))
     work_dir = Path(args.work_dir or Path('work_dirs', Path(args.config).stem))

@@ -3,17 +3,21 @@ import shutil
 from pathlib import Path
 
 from cellseg_mm.datasets.cell_dataset import check_classes, read_cells
-from cellseg_mm.engine.checkpoint_files import best_checkpoint, results_path
 from cellseg_mm.engine.config import load_config
 from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.evaluation.evaluate import evaluate, write_evaluation
 from cellseg_mm.evaluation.instances import read_pairs
-from cellseg_mm.evaluation.operating_point import read_thresholds, thresholds_path, write_thresholds
+from cellseg_mm.evaluation.operating_point import read_thresholds, write_thresholds
 from cellseg_mm.io.files import atomic_path
+from cellseg_mm.io.work_dir import (
+    EVALUATION_NAME,
+    RESULTS_NAME,
+    best_checkpoint,
+    newest_config,
+    results_path,
+    thresholds_path,
+)
 from cellseg_mm.visualization.report import write_report
-
-RESULTS_NAME = 'val-results.json'
-EVALUATION_NAME = 'val-evaluation.json'
 
 
 def assess(config, work_dir, checkpoint=None, anew=False):
@@ -76,7 +80,7 @@ def assess_work_dir(work_dir):
     if best and _is_older(results, results_path(best)):
         _copy_results(best, work_dir)
     if _is_older(evaluation, results):
-        path = max(work_dir.glob('*.py'), key=lambda path: path.stat().st_mtime, default=None)
+        path = newest_config(work_dir)
         if path is None:
             raise CellDataError(work_dir, 'the config of the training is missing', 'evaluate by tools/test.py')
         assess(load_config(path), work_dir, best)

@@ -21,8 +21,6 @@ from pathlib import Path
 
 from cellseg_mm.datasets.cell_dataset import read_cells
 from cellseg_mm.datasets.folds import fold_file, read_folds
-from cellseg_mm.engine.assessment import RESULTS_NAME
-from cellseg_mm.engine.checkpoint_files import best_checkpoint, last_checkpoint
 from cellseg_mm.engine.config import load_config, parse_options
 from cellseg_mm.engine.preflight import check_data, check_work_dir
 from cellseg_mm.errors import CellDataError, UserError
@@ -30,6 +28,7 @@ from cellseg_mm.evaluation.evaluate import write_evaluation
 from cellseg_mm.evaluation.instances import pair_images, read_results
 from cellseg_mm.evaluation.out_of_fold import evaluate_folds, format_folds, summarise
 from cellseg_mm.io.files import write_json, write_text
+from cellseg_mm.io.work_dir import RESULTS_NAME, best_checkpoint, last_checkpoint
 from cellseg_mm.visualization.cross_validation_report import write_page
 
 NAME = 'cross-validation'

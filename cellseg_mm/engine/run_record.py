@@ -22,8 +22,8 @@ import cellseg_mm
 from cellseg_mm.datasets.cell_dataset import read_annotations
 from cellseg_mm.engine.config import dataset_config
 from cellseg_mm.io.files import write_json
+from cellseg_mm.io.work_dir import RECORD_NAME
 
-RECORD_NAME = 'run.json'
 _UNIT = 1 if sys.platform == 'darwin' else 1024  # bytes, of getrusage
 
 

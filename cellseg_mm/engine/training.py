@@ -16,13 +16,13 @@ from cellseg_mm.engine.checkpoint import (
     matching_weights,
     read_checkpoint,
 )
-from cellseg_mm.engine.checkpoint_files import best_checkpoint, best_path, epoch_files, files_beside, last_checkpoint
 from cellseg_mm.engine.distributed import prepare_distributed
 from cellseg_mm.engine.preflight import check_data, check_work_dir, drop_pretrained, fetch_pretrained
 from cellseg_mm.engine.run_record import RunRecordHook, data_record
 from cellseg_mm.engine.runner import CellRunner
 from cellseg_mm.errors import UserError
 from cellseg_mm.io.files import atomic_path
+from cellseg_mm.io.work_dir import best_checkpoint, best_path, epoch_files, files_beside, last_checkpoint
 from cellseg_mm.visualization.curves import plot_curves
 
 

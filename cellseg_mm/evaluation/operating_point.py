@@ -1,10 +1,9 @@
 """From which score on a prediction is taken for a cell, class by class."""
-from pathlib import Path
-
 import numpy as np
 
 from cellseg_mm.errors import CellDataError
 from cellseg_mm.io.files import read_json, write_json
+from cellseg_mm.io.work_dir import thresholds_path
 
 FALLBACK = 0.5  # where nothing was found right, so that no score is better than another
 
@@ -53,11 +52,6 @@ def _between(low, high):
     middle = low + (high - low) / 2
     rounded = (round(middle, decimals) for decimals in range(18))
     return next((number for number in rounded if low < number <= high), high)
-
-
-def thresholds_path(checkpoint):
-    """Where the thresholds of a checkpoint lie: beside it, as `<its stem>.thresholds.json`."""
-    return Path(checkpoint).with_suffix('.thresholds.json')
 
 
 def thresholds_of(checkpoint, classes):

@@ -1,6 +1,5 @@
 """What the work directory of a training tells: its log, its evaluation, its settings."""
 import json
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from cellseg_mm.datasets.cell_dataset import check_classes, read_cells
 from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.evaluation.evaluate import read_evaluation
 from cellseg_mm.evaluation.instances import pair_images
+from cellseg_mm.io.work_dir import EVALUATION_NAME, RECORD_NAME, RESULTS_NAME, epoch_files, newest_config
 from cellseg_mm.visualization.charts import is_known
 from cellseg_mm.visualization.curves import read_epochs, read_log
 
@@ -63,8 +63,7 @@ class TrainingRun:
     @property
     def best_epoch(self):
         """That of the best checkpoint; of the best AP50 in the log where there is none; None without validation."""
-        epochs = [int(match[1]) for path in self.work_dir.glob('best_epoch_*.pth')
-                  if (match := re.fullmatch(r'best_epoch_(\d+)\.pth', path.name))]
+        epochs = [epoch for kind, epoch, _ in epoch_files(self.work_dir) if kind == 'best_epoch']
         if epochs:
             return max(epochs)
         steps, scores = (self.history.scores if self.history else {}).get('AP50_dense', ((), ()))
@@ -85,13 +84,13 @@ def read_run(work_dir):
         CellDataError: If the evaluation or `run.json` is broken.
     """
     work_dir = Path(work_dir)
-    history, evaluation_path = _read_history(work_dir), work_dir / 'val-evaluation.json'
+    history, evaluation_path = _read_history(work_dir), work_dir / EVALUATION_NAME
     evaluation = read_evaluation(evaluation_path) if evaluation_path.is_file() else None
     if history is None and evaluation is None:
         raise UserError(f'{work_dir}: there is neither a training log (*/vis_data/scalars.json) nor an evaluation '
-                        '(val-evaluation.json) in it; name the work directory of a training')
-    path = max(work_dir.glob('*.py'), key=lambda file: file.stat().st_mtime, default=None)
-    run = TrainingRun(work_dir, history, evaluation, _read_record(work_dir / 'run.json'), path, {})
+                        f'({EVALUATION_NAME}) in it; name the work directory of a training')
+    path = newest_config(work_dir)
+    run = TrainingRun(work_dir, history, evaluation, _read_record(work_dir / RECORD_NAME), path, {})
     if path:
         try:
             run.config = Config.fromfile(path, import_custom_modules=False)
@@ -163,11 +162,11 @@ def _mean_by_x(x, y):
 
 def _read_pairs(run):
     """`TrainingRun.pairs`; {}, and a problem, where something is missing."""
-    results = run.work_dir / 'val-results.json'
+    results = run.work_dir / RESULTS_NAME
     annotations = (run.config.get('val_evaluator') or {}).get('ann_file')
     if not annotations or not results.is_file():
         run.problems.append('the config names no annotations (val_evaluator.ann_file)' if results.is_file()
-                           else 'there is no val-results.json, the predictions')
+                           else f'there is no {RESULTS_NAME}, the predictions')
         return {}
     if not Path(annotations).is_file():
         run.problems.append(f'the annotations {annotations} are not there'

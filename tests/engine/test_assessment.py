@@ -11,7 +11,8 @@ from cellseg_mm.engine.assessment import assess_work_dir, conclude_training
 from cellseg_mm.engine.config import load_config
 from cellseg_mm.errors import UserError
 from cellseg_mm.evaluation.evaluate import read_evaluation
-from cellseg_mm.evaluation.operating_point import thresholds_path, write_thresholds
+from cellseg_mm.evaluation.operating_point import write_thresholds
+from cellseg_mm.io.work_dir import thresholds_path
 
 
 @pytest.fixture

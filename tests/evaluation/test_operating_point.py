@@ -1,6 +1,5 @@
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from rectangles import pair, random_pairs
 
 from cellseg_mm.errors import CellDataError
 from cellseg_mm.evaluation.coco_ap import match_detections
-from cellseg_mm.evaluation.operating_point import best_thresholds, read_thresholds, thresholds_path, write_thresholds
+from cellseg_mm.evaluation.operating_point import best_thresholds, read_thresholds, write_thresholds
 
 CLASSES = 'round', 'long', 'rare'
 CELL, OTHER, FAR = [10, 10, 10, 10], [30, 10, 10, 10], [50, 40, 10, 10]
@@ -107,10 +106,6 @@ def test_ignored_predictions_and_those_beyond_the_cap_have_no_say():
     image = pair([(0, CELL), (0, OTHER), ignored], [(0, FAR, 0.9), (0, CELL, 0.7), (0, OTHER, 0.3)])
     assert thresholds_of([image], classes=['round']) == {'round': 0.3}
     assert thresholds_of([image], max_dets=2, classes=['round']) == {'round': 0.7}
-
-
-def test_thresholds_lie_beside_their_checkpoint():
-    assert thresholds_path('work/best_epoch_7.pth') == Path('work/best_epoch_7.thresholds.json')
 
 
 @given(st.dictionaries(st.text(st.characters(exclude_categories=['Cs'])), st.floats(0, 1)))

@@ -12,10 +12,10 @@ import pytest
 import torch
 from conftest import REPOSITORY, TINY_CONFIG, run_tool
 
-from cellseg_mm.engine.checkpoint_files import results_path
 from cellseg_mm.engine.epoch_loss_hook import validation_losses
 from cellseg_mm.engine.runner import CellRunner
 from cellseg_mm.engine.testing import validate
+from cellseg_mm.io.work_dir import results_path
 from cellseg_mm.visualization.curves import read_epochs
 
 # Kills its process halfway through the second checkpoint that it writes.

@@ -1,8 +1,15 @@
-"""The checkpoints in a work dir, and the files beside them."""
+"""What lies where in the work dir of a training."""
 import re
 from pathlib import Path
 
-from cellseg_mm.evaluation.operating_point import thresholds_path
+RESULTS_NAME = 'val-results.json'
+EVALUATION_NAME = 'val-evaluation.json'
+RECORD_NAME = 'run.json'
+
+
+def newest_config(work_dir):
+    """Return the path of the config that was written last to `work_dir`, or None."""
+    return max(Path(work_dir).glob('*.py'), key=lambda path: path.stat().st_mtime, default=None)
 
 
 def last_checkpoint(work_dir):
@@ -35,6 +42,11 @@ def best_path(work_dir, epoch):
 def results_path(checkpoint):
     """Return the path of what the best epoch predicted on the validation images, beside its checkpoint."""
     return Path(checkpoint).with_suffix('.results.json')
+
+
+def thresholds_path(checkpoint):
+    """Return the path of a checkpoint's thresholds, beside it."""
+    return Path(checkpoint).with_suffix('.thresholds.json')
 
 
 def files_beside(checkpoint):
