@@ -175,20 +175,24 @@ def resampled_ap(matches, max_dets, weights, thresholds=slice(None)):
 
 
 def _ranked(matches, max_dets):
-    """Of each class, by falling score over all images: image, int64 (N,), and transposed `matched` and `ignored`."""
+    """Of each class, by falling score over all images: image (N,), places of the right by threshold, ignored (T, N).
+
+    The places of threshold t are `places[starts[t]:starts[t + 1]]`.
+    """
     for label in range(matches.count.shape[1]):
         chosen = np.flatnonzero((matches.label == label) & (matches.rank < max_dets))
         chosen = chosen[np.argsort(-matches.score[chosen], kind='stable')]
-        yield (matches.image[chosen], *(np.ascontiguousarray(part[chosen].T) for part in (
-            matches.matched, matches.ignored)))
+        matched = matches.matched[chosen].T
+        starts = np.append(0, np.cumsum(matched.sum(1)))
+        yield matches.image[chosen], np.nonzero(matched)[1], starts, np.ascontiguousarray(matches.ignored[chosen].T)
 
 
 @compiled
-def _average_precision(image, matched, ignored, weights, positives, recalls, thresholds):
-    found, curves = np.full(len(weights), np.nan), np.empty((len(matched), len(recalls)))
+def _average_precision(image, places, starts, ignored, weights, positives, recalls, thresholds):
+    found, curves = np.full(len(weights), np.nan), np.empty((len(ignored), len(recalls)))
     for r in range(len(weights)):
         if positives[r]:
-            _interpolate(image, matched, ignored, weights[r], positives[r], recalls, thresholds, curves)
+            _interpolate(image, places, starts, ignored, weights[r], positives[r], recalls, thresholds, curves)
             total = 0.0
             for t in thresholds:
                 total += curves[t].mean()
@@ -197,7 +201,7 @@ def _average_precision(image, matched, ignored, weights, positives, recalls, thr
 
 
 @compiled
-def _interpolate(image, matched, ignored, weights, positives, recalls, thresholds, curves):
+def _interpolate(image, places, starts, ignored, weights, positives, recalls, thresholds, curves):
     """Fill curves (T, 101): the highest precision at a recall or beyond, zero beyond the last."""
     detected = np.empty(len(image), np.int64)
     right, precision = np.empty(len(image), np.int64), np.empty(len(image))
@@ -210,10 +214,10 @@ def _interpolate(image, matched, ignored, weights, positives, recalls, threshold
                 detected[d] = count
         # Precision is highest where a cell has just been found.
         number, count = 0, 0
-        for d in range(len(image)):
-            if matched[t, d] and weights[image[d]]:
-                count += weights[image[d]]
-                right[number], precision[number] = count, count / detected[d]
+        for place in places[starts[t]:starts[t + 1]]:
+            if weights[image[place]]:
+                count += weights[image[place]]
+                right[number], precision[number] = count, count / detected[place]
                 number += 1
         for k in range(number - 1, 0, -1):
             precision[k - 1] = max(precision[k - 1], precision[k])
