@@ -5,8 +5,9 @@ and 1, (h, w).
 """
 import colorsys
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 
 import cv2
@@ -14,9 +15,9 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from cellseg_mm.evaluation.instances import pair_images
 from cellseg_mm.io.image import read_annotated_image, write_image
 from cellseg_mm.progress import track
-from cellseg_mm.structures.local_masks import LocalMasks
 
 # Okabe and Ito, 'Color Universal Design' (2008), https://jfly.uni-koeln.de/color/, without black; as RGB.
 _OKABE_ITO = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
@@ -232,7 +233,8 @@ def write_comparisons(ground_truth, results, image_root, out_dir, thresholds, li
         results (list[dict]): COCO results: image_id, category_id, score, segmentation RLE.
         image_root (str | Path): The folder that file names are relative to.
         out_dir (str | Path): Where to write; a file is named after its rank and its image.
-        thresholds (dict[str, float]): By class, the score below which predictions are left out.
+        thresholds (dict[str, float]): By class, the score below which predictions are left out. The others are drawn
+            as `ImagePair.confident` gives them, which the metrics count.
         limit (int): How many images to write at most.
 
     Returns:
@@ -240,24 +242,23 @@ def write_comparisons(ground_truth, results, image_root, out_dir, thresholds, li
         the densest ones.
 
     Raises:
+        UserError: A result does not fit the ground truth.
         CellDataError: An image cannot be read, or is not of the size that its masks were made for.
     """
-    classes = [category['name'] for category in ground_truth['categories']]
-    label_of = {category['id']: label for label, category in enumerate(ground_truth['categories'])}
+    # Labels count the categories by ascending id.
+    classes = [category['name'] for category in sorted(ground_truth['categories'], key=itemgetter('id'))]
     colours = class_colours(len(classes))
-    true, found = defaultdict(list), defaultdict(list)
-    for annotation in ground_truth['annotations']:
-        if not annotation.get('iscrowd'):
-            true[annotation['image_id']].append(annotation)
-    for result in results:
-        if result['score'] >= thresholds[classes[label_of[result['category_id']]]]:
-            found[result['image_id']].append(result)
+    true, found = {}, {}
+    for pair in pair_images(ground_truth, results):
+        true[pair.image_id] = pair.truth[~pair.truth.crowd]
+        found[pair.image_id] = pair.confident([thresholds[name] for name in classes]).predicted
+    known = any(map(len, true.values()))
     scores = [f'{score:.2g}' for score in (min(thresholds.values()), max(thresholds.values()))]
     by_class = f' to {scores[1]}, by class' if scores[0] != scores[1] else ''
     kinds = [(f'Prediction, score ≥ {scores[0]}{by_class}', 'predicted', found)]
-    if true:
+    if known:
         kinds = [('Ground truth', 'true', true), *kinds]
-    chosen = _most_telling(ground_truth['images'], true or found)[:limit]
+    chosen = _most_telling(ground_truth['images'], true if known else found)[:limit]
     paths = []
     for rank, info in enumerate(track(chosen, 'drawing overlays', len(chosen)), 1):
         image = read_annotated_image(Path(image_root, info['file_name']), (info['height'], info['width']))
@@ -265,9 +266,9 @@ def write_comparisons(ground_truth, results, image_root, out_dir, thresholds, li
         sides = []
         for title, word, kind in kinds:
             instances = kind[info['id']]
-            labels = [label_of[instance['category_id']] for instance in instances]
-            masks = LocalMasks.from_rles([instance['segmentation'] for instance in instances], *image.shape[:2])
-            sides.append((title, word, draw_instances(image, masks.crops(), labels, colours, scale), labels))
+            labels = instances.labels.tolist()
+            drawn = draw_instances(image, instances.masks.crops(), labels, colours, scale)
+            sides.append((title, word, drawn, labels))
         name = re.sub(r'[^\w.-]+', '_', str(Path(info['file_name']).with_suffix('')))
         paths.append(Path(out_dir, f'{rank:02d}_{name}.png'))
         write_image(paths[-1], compare(image, sides, classes, colours))
@@ -276,7 +277,7 @@ def write_comparisons(ground_truth, results, image_root, out_dir, thresholds, li
 
 def _most_telling(images, instances):
     """Images by what they show: the densest in each class from the rarest on, then the densest; ties by name."""
-    counts = {info['id']: Counter(i['category_id'] for i in instances.get(info['id'], ())) for info in images}
+    counts = {info['id']: Counter(instances[info['id']].labels.tolist()) for info in images}
     by_density = sorted(images, key=lambda info: (-counts[info['id']].total(), info['file_name']))
     totals = sum(counts.values(), Counter())
     densest = [max(by_density, key=lambda info, c=category: counts[info['id']][c])

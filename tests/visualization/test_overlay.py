@@ -195,6 +195,14 @@ def test_each_class_has_its_own_threshold(coco, tmp_path):
     assert [path.read_bytes() for path in drawn] == [path.read_bytes() for path in alone]
 
 
+def test_cells_are_drawn_as_the_metrics_count_them(coco, tmp_path):
+    results = results_of(coco, 0.9)
+    hidden = [result | {'score': 0.6} for result in results]
+    alone, with_hidden = (write_comparisons(coco, found, tmp_path, tmp_path / name)
+                          for name, found in (('a', results), ('b', [*hidden, *results])))
+    assert [path.read_bytes() for path in alone] == [path.read_bytes() for path in with_hidden]
+
+
 def test_images_without_ground_truth_show_their_predictions_alone(coco, tmp_path):
     compared = write_comparisons(coco, results_of(coco, 0.9), tmp_path, tmp_path / 'a')
     alone = write_comparisons(coco | {'annotations': []}, results_of(coco, 0.9), tmp_path, tmp_path / 'b')
