@@ -40,15 +40,15 @@ _REMEDIES = {
 }
 
 
-def write_data_report(root, path=None, config=None, workers=None):
+def write_data_report(root, path, config, workers=None):
     """Write a page about a prepared data set, one HTML file that opens offline.
 
     Every image is read once, in worker processes, which hold one image each.
 
     Args:
         root (str | Path): The data set, as `tools/prepare_data.py` leaves it.
-        path (str | Path, optional): The file; `data_report.html` in `root` by default.
-        config (Config, optional): As `load_config` returns it; the part on what the data ask of a model speaks of it.
+        path (str | Path | None): The file; `data_report.html` in `root` if None.
+        config (Config): As `load_config` returns it; the part on what the data ask of a model speaks of it.
         workers (int, optional): Processes; one a core by default.
 
     Returns:

@@ -27,16 +27,16 @@ def model_section(survey, config, findings):
 
     Args:
         survey (Survey): The data set.
-        config (Config | None): Of the model.
+        config (Config): Of the model.
         findings (dict[str, list[str]]): What is worth knowing is added, by the section's title.
 
     Returns:
         Section: Of the page.
     """
     say = findings[_TITLE].append
-    if config is not None and tuple(config.classes) != tuple(survey.classes):
+    if tuple(config.classes) != tuple(survey.classes):
         say(f'The config is for the classes {", ".join(config.classes)}: set classes = {tuple(survey.classes)!r}.')
-    name = f'For {Path(config.filename).name}. ' if config is not None and config.filename else ''
+    name = f'For {Path(config.filename).name}. ' if config.filename else ''
     return Section(_TITLE, join(
         Markup('<h3>How many detections an image needs: max_dets</h3>'), *_detections(survey, config, say),
         Markup('<h3>Whether anchors fit the cells</h3>'), *_anchors(survey, config, say)),
@@ -59,10 +59,8 @@ def _detections(survey, config, say):
         wanted = max(wanted, -(-expected // 100) * 100)
         yield paragraph(f'The largest image to test on would hold about {expected:,} if it were as dense as the '
                         'densest 5% of the others.')
-    limit = config and config.max_dets
-    if limit is None:
-        yield paragraph(f'Set max_dets to {wanted:,} or more.')
-    elif limit < most:
+    limit = config.max_dets
+    if limit < most:
         yield paragraph(f'max_dets = {limit:,} loses cells: set it to {wanted:,} or more.')
         say(f'max_dets = {limit:,} is below the {most:,} cells of the fullest image: set it to {wanted:,} or more.')
     elif limit < wanted:
@@ -70,10 +68,9 @@ def _detections(survey, config, say):
                         f'images: {wanted:,} would.')
     else:
         yield paragraph(f'max_dets = {limit:,} is enough.')
-    names = {cap: f'{cap:,}' for cap in sorted({COCO_CAP, 300, 500, 1000, limit or 1000})}
+    names = {cap: f'{cap:,}' for cap in sorted({COCO_CAP, 300, 500, 1000, limit})}
     names[COCO_CAP] += ', COCOeval by default'
-    if limit:
-        names[limit] += ', max_dets'
+    names[limit] += ', max_dets'
     # With one class, both limits are the same.
     kinds = {'of each class of an image': True, 'of an image': False}
     if len(survey.classes) == 1:
@@ -84,17 +81,16 @@ def _detections(survey, config, say):
     if reached < _MUCH_LOST:
         say(f'COCOeval counts {COCO_CAP} detections of each class in an image by default, at which a perfect detector '
             f'has an AP50 of {reached:.2f} here: report AP50_dense, or say which it is.')
-    caps = np.unique(np.geomspace(10, max(1.5 * most, 1.2 * (limit or 200)), 60).round().astype(int)).tolist()
+    caps = np.unique(np.geomspace(10, max(1.5 * most, 1.2 * limit), 60).round().astype(int)).tolist()
     figure = go.Figure(layout=dict(showlegend=True, xaxis=dict(title='most detections', type='log', dtick=1),
                                    yaxis=dict(title='best AP50', range=[0, 1.03]), height=330))
     for name, per_class in kinds.items():
         figure.add_scatter(x=caps, y=[round(ceiling_ap50(counts, cap, per_class), 4) for cap in caps], name=name,
                            mode='lines', line=dict(color=page.ACCENT, dash='dot' if per_class else 'solid'),
                            hovertemplate='%{x}: %{y:.3f}')
-    if limit:
-        figure.add_vline(limit, line=dict(color=page.GREY, width=1, dash='dash'))
-        # Of a logarithmic axis, annotations take the logarithm.
-        figure.add_annotation(x=np.log10(limit), y=0.08, text='max_dets', xanchor='right', showarrow=False)
+    figure.add_vline(limit, line=dict(color=page.GREY, width=1, dash='dash'))
+    # Of a logarithmic axis, annotations take the logarithm.
+    figure.add_annotation(x=np.log10(limit), y=0.08, text='max_dets', xanchor='right', showarrow=False)
     yield beside(join(
         table(['most detections', *kinds], rows,
               'The best AP50 that any detector can reach on these images'),
@@ -103,9 +99,6 @@ def _detections(survey, config, say):
 
 
 def _anchors(survey, config, say):
-    if config is None:
-        yield paragraph('Left out: no config was named.')
-        return
     generator = (config.model.get('rpn_head') or {}).get('anchor_generator')
     anchors = anchor_sizes(generator) if generator else None
     if anchors is None:

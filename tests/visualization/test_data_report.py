@@ -88,20 +88,15 @@ def test_the_page_tells_what_is_in_the_data(tiny_data, tiny_config, tmp_path, re
     assert (tmp_path / 'a/page.html').stat().st_size < 15e6
 
 
-def test_images_are_read_once_and_more_processes_change_nothing(tiny_data, tmp_path, monkeypatch):
+def test_images_are_read_once_and_more_processes_change_nothing(tiny_data, tmp_path, monkeypatch, tiny_config):
     opened_images, real = [], survey.read_annotated_image
     monkeypatch.setattr(survey, 'read_annotated_image',
                         lambda path, shape: opened_images.append(path) or real(path, shape))
-    pages = [write_data_report(tiny_data, tmp_path / f'{workers}.html', None, workers).read_text()
+    pages = [write_data_report(tiny_data, tmp_path / f'{workers}.html', tiny_config, workers).read_text()
              for workers in (1, 2)]
     assert len(opened_images) == len(set(opened_images)) == 11
     one, two = (re.sub(r'read on [^<]*', '', page) for page in pages)
     assert one == two
-
-
-def test_without_a_config_the_part_on_anchors_says_so(tiny_data, tmp_path):
-    page = write_data_report(tiny_data, tmp_path / 'page.html', None, workers=1).read_text()
-    assert 'Left out: no config was named.' in page
 
 
 def test_a_model_without_anchors_is_told_of_its_limits_all_the_same(tiny_data, tiny_config, tmp_path):
@@ -111,10 +106,10 @@ def test_a_model_without_anchors_is_told_of_its_limits_all_the_same(tiny_data, t
     assert 'max_dets = 50 is below' in page
 
 
-def test_names_are_text_whatever_they_are(tmp_path, read):
+def test_names_are_text_whatever_they_are(tmp_path, read, tiny_config):
     group, name = '</script><script>alert(1)</script>', '<b>'
     make(tmp_path, [(picture(n), cells()) for n in range(6)], [group] * 3 + ['x&y'] * 3, [name])
-    text = read(write_data_report(tmp_path, workers=1))
+    text = read(write_data_report(tmp_path, None, tiny_config, workers=1))
     assert re.search(rf'^{re.escape(name)}\s+6\s+6\s+12', text, re.MULTILINE)
     assert group in text
     assert 'x&y' in text
@@ -136,41 +131,41 @@ def test_small_and_odd_data_have_a_page_too(tmp_path, read, tiny_config, images,
     assert 'to test on' not in text
 
 
-def test_images_of_one_group_may_be_on_both_sides(tmp_path):
+def test_images_of_one_group_may_be_on_both_sides(tmp_path, tiny_config):
     make(tmp_path, [(picture(n), cells()) for n in range(8)], ['p'] * 8)
-    page = write_data_report(tmp_path, workers=1).read_text()
+    page = write_data_report(tmp_path, None, tiny_config, workers=1).read_text()
     assert '<b>p</b><br>7 train, 1 val<br>16 cells' in page
 
 
-def test_many_groups_are_named_in_natural_order(tmp_path):
+def test_many_groups_are_named_in_natural_order(tmp_path, tiny_config):
     make(tmp_path, [(picture(n), cells()) for n in range(50)], [f'patient {n}' for n in range(50)])
-    page = write_data_report(tmp_path, workers=1).read_text()
+    page = write_data_report(tmp_path, None, tiny_config, workers=1).read_text()
     assert 'These are 40 of 50 groups.' in page
     names = re.findall('<b>(patient .*?)</b>', page)
     assert names == [f'patient {n}' for n in range(40)]
 
 
-def test_micrometres_are_given_where_all_pixel_sizes_are_known(tmp_path):
+def test_micrometres_are_given_where_all_pixel_sizes_are_known(tmp_path, tiny_config):
     make(tmp_path, [(picture(n), cells(sides=(4, ))) for n in range(4)], mpp=0.25)
-    page = write_data_report(tmp_path, workers=1).read_text()
+    page = write_data_report(tmp_path, None, tiny_config, workers=1).read_text()
     row, = re.findall('longest side, µm</td>(.*?)</tr>', page, re.DOTALL)
     assert re.findall('>([^<>]+)</td>', row) == ['nucleus', *['1'] * 5]
     assert 'recorded for 4 of 4 images' in page
 
 
-def test_preparing_again_leaves_the_page(tmp_path):
+def test_preparing_again_leaves_the_page(tmp_path, tiny_config):
     make(tmp_path, [(picture(n), cells()) for n in range(4)])
-    path = write_data_report(tmp_path, workers=1)
+    path = write_data_report(tmp_path, None, tiny_config, workers=1)
     assert path == tmp_path / 'data_report.html'
     make(tmp_path, [])
     assert path.is_file()
 
 
-def test_a_lost_image_is_named_and_an_old_page_stays(tmp_path):
+def test_a_lost_image_is_named_and_an_old_page_stays(tmp_path, tiny_config):
     make(tmp_path, [(picture(n), cells()) for n in range(4)])
-    path = write_data_report(tmp_path, workers=1)
+    path = write_data_report(tmp_path, None, tiny_config, workers=1)
     (tmp_path / 'images/image2.png').unlink()
     before = path.read_bytes()
     with pytest.raises(CellDataError, match=r'image2\.png'):
-        write_data_report(tmp_path, workers=1)
+        write_data_report(tmp_path, None, tiny_config, workers=1)
     assert path.read_bytes() == before
