@@ -21,7 +21,7 @@ def write_work_dir(folder, classes=CLASSES, names=('a.png', 'b.png', 'c.png'), e
         Path: The work directory.
     """
     work, data = folder / 'work', folder / 'data'
-    write_cells(work, data, classes, names)
+    write_cells(work, data, classes, names, f'best_epoch_{epochs - 1}.pth')
     write_log(work, classes, epochs)
     (work / f'best_epoch_{epochs - 1}.pth').touch()
     write_json(work / 'run.json', {
@@ -34,7 +34,7 @@ def write_work_dir(folder, classes=CLASSES, names=('a.png', 'b.png', 'c.png'), e
     return work
 
 
-def write_cells(work, data, classes, names):
+def write_cells(work, data, classes, names, checkpoint=None):
     rng = np.random.default_rng(0)
     images, cells, results = [], [], []
     categories = [{'id': number, 'name': name} for number, name in enumerate(classes, 1)]
@@ -55,7 +55,8 @@ def write_cells(work, data, classes, names):
         f'data_root = {str(data)!r}\nclasses = {tuple(classes)!r}\nmax_dets = 50\nmodel = dict(type="MaskRCNN")\n'
         f'val_evaluator = dict(type="CellMetric", ann_file={str(data / "val.json")!r}, max_dets=50)\n')
     write_evaluation(work / 'val-evaluation.json',
-                     evaluate(pair_images(truth, results), classes, max_dets=50, replicates=50))
+                     evaluate(pair_images(truth, results), classes, max_dets=50, replicates=50)
+                     | {'checkpoint': checkpoint})
 
 
 def squares(count, top):

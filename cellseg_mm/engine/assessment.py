@@ -1,6 +1,10 @@
 """What is said about a training once it has predictions: the operating point, the evaluation and the report."""
+import filecmp
+import logging
 import shutil
 from pathlib import Path
+
+from mmengine.logging import print_log
 
 from cellseg_mm.datasets.cell_dataset import check_classes, read_cells
 from cellseg_mm.engine.config import load_config
@@ -27,11 +31,11 @@ def assess(config, work_dir, checkpoint=None, anew=False):
         config (Config): That the predictions were made with.
         work_dir (str | Path): Holds `val-results.json`, and takes `val-evaluation.json`.
         checkpoint (str | Path, optional): Where there are thresholds beside it, they are used; otherwise those of the
-            best F1 on these predictions are, and are written there.
+            best F1 on these predictions are, and are written there, if that can be.
         anew (bool): Replace thresholds that there are.
 
     Returns:
-        dict: Of `evaluate`.
+        dict: Of `evaluate`, with the file name of the checkpoint, or None, as `checkpoint`.
 
     Raises:
         UserError: If predictions, annotations or thresholds cannot be used.
@@ -45,7 +49,11 @@ def assess(config, work_dir, checkpoint=None, anew=False):
     evaluation = evaluate(pairs, config.classes, evaluator.get('max_dets', config.max_dets),
                           *((read_thresholds(path, config.classes), path.name) if known else ()))
     if path is not None and not known:
-        write_thresholds(path, evaluation['thresholds'])
+        try:
+            write_thresholds(path, evaluation['thresholds'])
+        except OSError as error:
+            print_log(f'{path}: the score thresholds cannot be kept ({error.strerror})', 'current', logging.WARNING)
+    evaluation['checkpoint'] = Path(checkpoint).name if checkpoint else None
     write_evaluation(Path(work_dir, EVALUATION_NAME), evaluation)
     return evaluation
 
@@ -83,7 +91,9 @@ def assess_work_dir(work_dir):
         path = newest_config(work_dir)
         if path is None:
             raise CellDataError(work_dir, 'the config of the training is missing', 'evaluate by tools/test.py')
-        assess(load_config(path), work_dir, best)
+        # Predictions of a test that was stopped are of a checkpoint that nothing tells.
+        known = best and results_path(best).is_file() and filecmp.cmp(results, results_path(best), shallow=False)
+        assess(load_config(path), work_dir, best if known else None)
 
 
 def _is_older(path, source):

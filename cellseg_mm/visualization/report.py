@@ -9,6 +9,7 @@ from markupsafe import Markup
 from cellseg_mm.errors import CellDataError
 from cellseg_mm.evaluation.coco_ap import FIGURES, SIZES
 from cellseg_mm.evaluation.confusion import judge
+from cellseg_mm.evaluation.evaluate import SAME_IMAGES
 from cellseg_mm.evaluation.uncertainty import FEW_GROUPS
 from cellseg_mm.io.files import write_text
 from cellseg_mm.io.image import read_annotated_image
@@ -112,8 +113,14 @@ def _evidence(run):
     images, groups, cells = (run.evaluation.get(key) or 0 for key in ('images', 'groups', 'cells'))
     if not cells:
         return f'There is no true cell in the {count_of(images, "validation image")}: nothing could be scored.'
-    text = (f'These figures rest on {count_of(images, "validation image")} in {count_of(groups, "group")} with '
+    checkpoint = run.evaluation.get('checkpoint')
+    best = f'best_epoch_{run.best_epoch}.pth'
+    text = (f'These figures of {checkpoint or "a checkpoint that is not known"} rest on '
+            f'{count_of(images, "validation image")} in {count_of(groups, "group")} with '
             f'{count_of(cells, "true cell")}.')
+    if run.best_epoch is not None and checkpoint != best:
+        text += f' They are not known to be of the best epoch, {best}.' if checkpoint is None else (
+            f' They are not those of the best epoch, {best}.')
     if groups == 1:
         text += ' They have no intervals, since images of one group do not tell how others would differ.'
     elif run.evaluation.get('intervals'):
@@ -123,10 +130,10 @@ def _evidence(run):
             text += ' With so few groups take them for too narrow.'
     source = run.evaluation.get('thresholds_from') or ''
     # Thresholds beside a checkpoint of this training are those of its validation images too.
-    own = source.startswith('these ') or (run.work_dir / source).is_file()
+    own = source == SAME_IMAGES or (run.work_dir / source).is_file()
     if source and not own:
         text += f' The score thresholds are those of {source}.'
-    chosen = ['the best epoch'] * (run.best_epoch is not None) + ['the score thresholds'] * own
+    chosen = ['the best epoch'] * (checkpoint == best) + ['the score thresholds'] * own
     if chosen:
         text += (f' On these same images {" and ".join(chosen)} {"were" if own else "was"} chosen: expect a little '
                  'less of new ones.')
@@ -181,7 +188,9 @@ def loss_verdict(training, validation, unit='epoch'):
         return f'Validation loss was least {where} and has stayed level since: no clear sign of overfitting.'
     text = f'Validation loss was least {where} and has risen to {losses[-1]:.3f} since'
     before = [y for x, y in zip(*(training or ((), ())), strict=True) if x <= steps[least]]
-    if before and training[1][-1] < before[-1]:
+    if not before:
+        return f'{text}.'
+    if training[1][-1] < before[-1]:
         return (f'{text}, while training loss fell from {before[-1]:.3f} to {training[1][-1]:.3f}: judged by loss, the '
                 'training overfitted from there on.')
     return f'{text}, but training loss has not fallen either: rather an unsteady training than overfitting.'

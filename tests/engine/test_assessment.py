@@ -7,10 +7,10 @@ import pytest
 from work_dirs import CLASSES, write_work_dir
 
 from cellseg_mm.engine import assessment, training
-from cellseg_mm.engine.assessment import assess_work_dir, conclude_training
+from cellseg_mm.engine.assessment import assess, assess_work_dir, conclude_training
 from cellseg_mm.engine.config import load_config
 from cellseg_mm.errors import UserError
-from cellseg_mm.evaluation.evaluate import read_evaluation
+from cellseg_mm.evaluation.evaluate import SAME_IMAGES, read_evaluation
 from cellseg_mm.evaluation.operating_point import write_thresholds
 from cellseg_mm.io.work_dir import thresholds_path
 
@@ -38,6 +38,7 @@ def test_a_training_that_was_killed_gets_its_evaluation_and_its_operating_point(
     assess_work_dir(work)
     evaluation = read_evaluation(work / 'val-evaluation.json')
     assert evaluation['predictions'] > 0
+    assert evaluation['checkpoint'] == 'best_epoch_4.pth'
     assert json.loads(thresholds_path(work / 'best_epoch_4.pth').read_text()) == evaluation['thresholds']
 
 
@@ -61,7 +62,22 @@ def test_predictions_of_a_test_made_since_stay(work):
     (work / 'val-results.json').write_text('[]')
     os.utime(work / 'val-results.json', (later, later))
     assess_work_dir(work)
-    assert read_evaluation(work / 'val-evaluation.json')['predictions'] == 0
+    evaluation = read_evaluation(work / 'val-evaluation.json')
+    assert evaluation['predictions'] == 0
+    # Whose they are nobody knows, so that the best epoch's thresholds are none of theirs.
+    assert (evaluation['checkpoint'], evaluation['thresholds_from']) == (None, SAME_IMAGES)
+
+
+def test_a_checkpoint_where_nothing_can_be_written_is_evaluated_all_the_same(work, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(assessment, 'print_log', lambda text, *_: told.append(text))
+    (work / 'best_epoch_4.results.json').rename(work / 'val-results.json')
+    (tmp_path / 'file').touch()
+    checkpoint = tmp_path / 'file/epoch_1.pth'  # a folder that is none takes no file, whoever writes
+    assess(load_config(work / 'small.py'), work, checkpoint)
+    assert read_evaluation(work / 'val-evaluation.json')['checkpoint'] == 'epoch_1.pth'
+    assert len(told) == 1
+    assert 'epoch_1.thresholds.json: the score thresholds cannot be kept (' in told[0]
 
 
 def test_a_training_without_validation_has_nothing_to_evaluate(work):

@@ -102,6 +102,20 @@ def test_thresholds_from_elsewhere_are_named(tmp_path):
     assert 'the best epoch and the score thresholds were chosen' in text(work)
 
 
+def test_figures_of_another_checkpoint_than_the_best_are_said_to_be_so(tmp_path):
+    work = write_work_dir(tmp_path)
+    assert 'These figures of best_epoch_4.pth rest on' in text(work)
+    change_evaluation(work, checkpoint='epoch_5.pth')
+    html = text(work)
+    assert 'These figures of epoch_5.pth rest on' in html
+    assert 'They are not those of the best epoch, best_epoch_4.pth.' in html
+    assert 'On these same images the score thresholds were chosen' in html
+    change_evaluation(work, checkpoint=None)
+    html = text(work)
+    assert 'They are not known to be of the best epoch, best_epoch_4.pth.' in html
+    assert 'the best epoch and' not in html
+
+
 def test_without_intervals_none_is_spoken_of(tmp_path):
     work = write_work_dir(tmp_path)
     names = json.loads((work / 'val-evaluation.json').read_text())['intervals']
@@ -223,7 +237,7 @@ def test_the_best_and_the_worst_images_are_chosen_among_those_with_enough_cells(
     ([3, 2, 1], [2, 1.5, 1.51], 'has stayed level since: no clear sign of overfitting'),
     ([3], [2], 'too few to see a trend'),
     ([3, 2, 1], None, 'No validation loss was logged'),
-    (None, [2, 1.5, 2.5], 'has risen to 2.500 since'),
+    (None, [2, 1.5, 2.5], 'has risen to 2.500 since.'),
 ])
 def test_the_losses_tell_whether_the_training_overfitted(training, validation, verdict):
     training, validation = (None if y is None else (list(range(1, len(y) + 1)), y) for y in (training, validation))
