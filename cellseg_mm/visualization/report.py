@@ -119,8 +119,8 @@ def _evidence(run):
             f'{count_of(images, "validation image")} in {count_of(groups, "group")} with '
             f'{count_of(cells, "true cell")}.')
     if run.best_epoch is not None and checkpoint != best:
-        text += f' They are not known to be of the best epoch, {best}.' if checkpoint is None else (
-            f' They are not those of the best epoch, {best}.')
+        text += f' They are not known to be of the best checkpoint, {best}.' if checkpoint is None else (
+            f' They are not those of the best checkpoint, {best}.')
     if groups == 1:
         text += ' They have no intervals, since images of one group do not tell how others would differ.'
     elif run.evaluation.get('intervals'):

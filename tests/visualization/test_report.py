@@ -108,11 +108,11 @@ def test_figures_of_another_checkpoint_than_the_best_are_said_to_be_so(tmp_path)
     change_evaluation(work, checkpoint='epoch_5.pth')
     html = text(work)
     assert 'These figures of epoch_5.pth rest on' in html
-    assert 'They are not those of the best epoch, best_epoch_4.pth.' in html
+    assert 'They are not those of the best checkpoint, best_epoch_4.pth.' in html
     assert 'On these same images the score thresholds were chosen' in html
     change_evaluation(work, checkpoint=None)
     html = text(work)
-    assert 'They are not known to be of the best epoch, best_epoch_4.pth.' in html
+    assert 'They are not known to be of the best checkpoint, best_epoch_4.pth.' in html
     assert 'the best epoch and' not in html
 
 
