@@ -191,8 +191,8 @@ def loss_verdict(training, validation, unit='epoch'):
     if not before:
         return f'{text}.'
     if training[1][-1] < before[-1] and least == len(losses) - 2:
-        return (f'{text}, while training loss fell from {before[-1]:.3f} to {training[1][-1]:.3f}: overfitting may have '
-                f'begun, or one {unit} is worse by chance.')
+        return (f'{text}, while training loss fell from {before[-1]:.3f} to {training[1][-1]:.3f}: overfitting may '
+                f'have begun, or one {unit} is worse by chance.')
     if training[1][-1] < before[-1]:
         return (f'{text}, while training loss fell from {before[-1]:.3f} to {training[1][-1]:.3f}: judged by loss, the '
                 'training overfitted from there on.')

@@ -232,7 +232,8 @@ def test_the_best_and_the_worst_images_are_chosen_among_those_with_enough_cells(
 
 @pytest.mark.parametrize(('training', 'validation', 'verdict'), [
     ([3, 2, 1], [3, 2, 1.5], 'least at epoch 3 (1.500), the last one: it still fell'),
-    ([3, 2, 1.5, 1], [2, 1.5, 2, 2.5], 'has risen to 2.500 since, while training loss fell from 2.000 to 1.000: judged by'),
+    ([3, 2, 1.5, 1], [2, 1.5, 2, 2.5],
+     'has risen to 2.500 since, while training loss fell from 2.000 to 1.000: judged by'),
     ([3, 2, 1], [2, 1.5, 2.5], 'overfitting may have begun'),
     ([3, 2, 2.5], [2, 1.5, 2.5], 'rather an unsteady training than overfitting'),
     ([3, 2, 1], [2, 1.5, 1.51], 'has stayed level since: no clear sign of overfitting'),
