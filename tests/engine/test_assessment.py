@@ -4,7 +4,7 @@ import os
 import shutil
 
 import pytest
-from work_dirs import CLASSES, write_work_dir
+from training_folders import CLASSES, write_work_dir
 
 from cellseg_mm.engine import assessment, training
 from cellseg_mm.engine.assessment import assess, assess_work_dir, conclude_training

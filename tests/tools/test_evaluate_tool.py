@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from work_dirs import CLASSES, write_work_dir
+from training_folders import CLASSES, write_work_dir
 
 from cellseg_mm.evaluation.evaluate import evaluate, read_evaluation
 from cellseg_mm.evaluation.instances import pair_images

@@ -1,6 +1,6 @@
 import os
 
-from work_dirs import CLASSES, write_log, write_work_dir
+from training_folders import CLASSES, write_log, write_work_dir
 
 
 def test_the_report_is_written_and_named(tmp_path, call_tool):

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 from browser import launched, opened
-from work_dirs import CLASSES, write_log, write_work_dir
+from training_folders import CLASSES, write_log, write_work_dir
 
 from cellseg_mm.errors import UserError
 from cellseg_mm.evaluation.evaluate import evaluate, write_evaluation

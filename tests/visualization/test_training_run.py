@@ -2,7 +2,7 @@ import json
 import shutil
 
 import pytest
-from work_dirs import CLASSES, write_cells, write_log, write_work_dir
+from training_folders import CLASSES, write_cells, write_log, write_work_dir
 
 from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.visualization.training_run import read_run
