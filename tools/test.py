@@ -43,7 +43,7 @@ def main():
     if args.show_dir:
         annotations = split_annotations(config, split)
         check_work_dir(args.show_dir)
-    thresholds = thresholds_of(args.checkpoint, config.classes)
+        thresholds = thresholds_of(args.checkpoint, config.classes)
     if args.format_only:
         summary = submit(config, args.checkpoint, work_dir, args.launcher)
         results = work_dir / FILE_NAME
