@@ -1,5 +1,4 @@
 """Pages in a headless Chromium, for tests of what a reader sees."""
-import os
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +15,8 @@ def launched():
     program = next(filter(None, map(shutil.which, _NAMES)), None)
     if program is None:
         pytest.skip(f'no browser is on the path: none of {", ".join(_NAMES)}')
-    # As root, as in containers, Chromium starts without its sandbox only.
-    sandbox = [] if hasattr(os, 'geteuid') and os.geteuid() else ['--no-sandbox']
     with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=program, args=[*sandbox, '--disable-dev-shm-usage'])
+        browser = engine.chromium.launch(executable_path=program)
         try:
             yield browser
         finally:
