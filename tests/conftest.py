@@ -24,11 +24,21 @@ TINY_CONFIG = REPOSITORY / 'tests/configs/tiny.py'
 @pytest.fixture(scope='session')
 def tiny_data(tmp_path_factory):
     """A prepared data set of 8 training and 3 test images; read it only."""
+    return prepared_data(tmp_path_factory, test=3, folds=0)
+
+
+@pytest.fixture(scope='session')
+def folded_data(tmp_path_factory):
+    """A prepared data set of 8 training images and 1 test image, in 2 folds; read it only."""
+    return prepared_data(tmp_path_factory, test=1, folds=2)
+
+
+def prepared_data(tmp_path_factory, test, folds):
     from cellseg_mm.datasets.prepare import prepare
     from cellseg_mm.datasets.synthetic import write_demo_data
     root = tmp_path_factory.mktemp('data')
-    write_demo_data(root, train=8, test=3)
-    prepare(root, val_fraction=0.3, folds=0, workers=1)
+    write_demo_data(root, train=8, test=test)
+    prepare(root, val_fraction=0.3, folds=folds, workers=1)
     return root
 
 

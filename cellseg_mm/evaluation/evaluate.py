@@ -25,8 +25,9 @@ def evaluate(pairs, classes, max_dets, thresholds=None, thresholds_from=None, re
         pairs (list[ImagePair]): The images, one or more.
         classes (Sequence[str]): Names of the classes.
         max_dets (int): The dense cap: detections for each image and class.
-        thresholds (dict[str, float], optional): The operating point, which all but AP, calibration and errors rest on.
-            If not given, the one of the best F1 on these images, which flatters them a little.
+        thresholds (dict[str, float] | list[dict[str, float]], optional): The operating point, or that of each image,
+            which all but AP, calibration and errors rest on. If not given, the one of the best F1 on these images,
+            which flatters them a little.
         thresholds_from (str, optional): Where they come from, for a reader.
         replicates (int): Resamples that the intervals come from; 0 for no intervals.
         seed (int): Of the resamples.
@@ -34,8 +35,8 @@ def evaluate(pairs, classes, max_dets, thresholds=None, thresholds_from=None, re
     Returns:
         dict: Plain values, with NaN where something is undefined:
 
-            - `images, groups, cells, predictions, max_dets` (int), `classes` (list), `thresholds` (by class),
-              `thresholds_from` (str).
+            - `images, groups, cells, predictions, max_dets` (int), `classes` (list), `thresholds` (by class; empty
+              where each image has its own), `thresholds_from` (str).
             - `metrics`: `average_precision` of masks, and with 'box_' before of boxes; `segmentation_quality`;
               `detection_quality`; `ECE`, the expected calibration error.
             - `intervals`: [low, high], 95%, of the main metrics, from resampling groups; NaN where there is one group.
@@ -59,7 +60,7 @@ def evaluate(pairs, classes, max_dets, thresholds=None, thresholds_from=None, re
         'images': len(pairs), 'groups': number,
         'cells': int(evidence.matches.count.sum()), 'predictions': sum(len(pair.predicted) for pair in pairs),
         'classes': list(classes), 'max_dets': max_dets,
-        'thresholds': evidence.thresholds, 'thresholds_from': thresholds_from,
+        'thresholds': {} if isinstance(thresholds, list) else evidence.thresholds, 'thresholds_from': thresholds_from,
         'metrics': metrics_of(pairs, evidence), 'intervals': intervals,
         'confusion': confusion_matrix(evidence.confident, len(classes)).tolist(),
         'errors': error_breakdown(pairs, evidence.matches, max_dets),

@@ -21,7 +21,7 @@ class Evidence:
     Attributes:
         classes (tuple[str]): C names.
         max_dets (int): The dense cap.
-        thresholds (dict[str, float]): The operating point, by class.
+        thresholds (dict[str, float] | list[dict[str, float]]): The operating point by class, or that of each image.
         confident (list[ImagePair]): (I,), at the operating point.
         matches (Matches): Of the masks of all predictions.
         segmentation (dict[str, float]): The metrics of `segmentation_quality`.
@@ -31,7 +31,7 @@ class Evidence:
 
     classes: tuple
     max_dets: int
-    thresholds: dict
+    thresholds: dict | list
     confident: list
     matches: Matches
     segmentation: dict
@@ -79,14 +79,17 @@ def gather(pairs, classes, max_dets, thresholds=None):
         pairs (list[ImagePair]): The images, one or more.
         classes (Sequence[str]): Names of the classes.
         max_dets (int): The dense cap: detections for each image and class.
-        thresholds (dict[str, float], optional): The operating point; if not given, that of the best F1 on these images.
+        thresholds (dict[str, float] | list[dict[str, float]], optional): The operating point, or that of each image; if
+            not given, that of the best F1 on these images.
 
     Returns:
         Evidence: Of them.
     """
     matches = match_detections(pairs, len(classes))
     thresholds = thresholds or best_thresholds(matches, classes, max_dets)
-    confident = [pair.confident([thresholds[name] for name in classes]) for pair in pairs]
+    of_images = thresholds if isinstance(thresholds, list) else [thresholds] * len(pairs)
+    confident = [pair.confident([scores[name] for name in classes])
+                 for pair, scores in zip(pairs, of_images, strict=True)]
     segmentation, images, counts = segmentation_quality(confident, classes)
     return Evidence(tuple(classes), max_dets, thresholds, confident, matches, segmentation,
                     {name: images[name] for name in _OF_IMAGES}, counts)

@@ -1,6 +1,5 @@
 """What the folds of a cross-validation say, each alone and all together."""
 import math
-import re
 from textwrap import fill
 from typing import NamedTuple
 
@@ -15,7 +14,6 @@ from cellseg_mm.evaluation.uncertainty import FEW_GROUPS
 OTHER_FOLDS = 'the best F1 on the other folds'
 _TITLES = {'AP50_dense': 'AP50, dense cap', 'AP50_cap100': 'AP50, cap 100', 'AP_dense': 'AP, dense cap',
            'bPQ': 'PQ, any class', 'mPQ': 'PQ, mean of classes', 'AJI': 'AJI', 'Dice': 'Dice', 'F1': 'F1 at IoU 0.5'}
-_OF_ALL_SCORES = re.compile('(box_)?AP|ECE')  # metrics that no threshold changes
 
 NOTES = (
     ('Each fold is scored by a model that did not train on its images, nor on others of their groups. But the epoch is '
@@ -68,20 +66,11 @@ def evaluate_folds(folds, classes, max_dets, replicates=REPLICATES, seed=0):
     at_best = [_thresholds_of_others(folds, number, classes, max_dets) for number in range(len(folds))]
     alone = [evaluate(pairs, classes, max_dets, thresholds, OTHER_FOLDS, replicates=0)
              for pairs, thresholds in zip(folds, at_best, strict=True)]
-    pairs, confident = zip(*sorted(
-        ((pair, pair.confident([thresholds[name] for name in classes]))
-         for pairs, thresholds in zip(folds, at_best, strict=True) for pair in pairs),
+    # Sorted by image, each with the thresholds of its fold.
+    pairs, of_images = zip(*sorted(
+        ((pair, thresholds) for pairs, thresholds in zip(folds, at_best, strict=True) for pair in pairs),
         key=lambda both: both[0].image_id), strict=True)
-    # AP, calibration and errors are of all predictions; all else is of the chosen ones, whatever their scores.
-    at_any_score = dict.fromkeys(classes, -math.inf)
-    pooled, chosen = (evaluate(images, classes, max_dets, at_any_score, OTHER_FOLDS, replicates, seed)
-                      for images in (pairs, confident))
-    for part in ('metrics', 'intervals'):
-        pooled[part] = {name: value if _OF_ALL_SCORES.match(name) else chosen[part][name]
-                        for name, value in pooled[part].items()}
-    pooled['per_image'] = [{**record, 'AP50': of_all['AP50']}
-                           for record, of_all in zip(chosen['per_image'], pooled['per_image'], strict=True)]
-    return alone, pooled | {'confusion': chosen['confusion'], 'thresholds': {}}
+    return alone, evaluate(list(pairs), classes, max_dets, list(of_images), OTHER_FOLDS, replicates, seed)
 
 
 def _thresholds_of_others(folds, number, classes, max_dets):

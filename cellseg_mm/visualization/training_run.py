@@ -9,7 +9,7 @@ from mmengine.config import Config
 from cellseg_mm.datasets.cell_dataset import check_classes, read_cells
 from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.evaluation.evaluate import read_evaluation
-from cellseg_mm.evaluation.instances import pair_images
+from cellseg_mm.evaluation.instances import pair_images, read_results
 from cellseg_mm.io.work_dir import EVALUATION_NAME, RECORD_NAME, RESULTS_NAME, epoch_files, newest_config
 from cellseg_mm.visualization.charts import is_known
 from cellseg_mm.visualization.curves import read_epochs, read_log
@@ -176,8 +176,8 @@ def _read_pairs(run):
     try:
         truth = read_cells(annotations)
         check_classes(annotations, truth['categories'], run.classes)
-        pairs = pair_images(truth, json.loads(results.read_text(encoding='utf-8')))
-    except (UserError, ValueError, TypeError) as error:
+        pairs = pair_images(truth, read_results(results))
+    except UserError as error:
         run.problems.append(f'true and predicted cells cannot be read ({error})')
         return {}
     thresholds = [run.evaluation.get('thresholds', {}).get(name) or 0 for name in run.classes]

@@ -46,14 +46,6 @@ rng = random.Random(len(truth['annotations']))
 
 
 @pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp('data')
-    write_demo_data(root, train=8, test=1)
-    prepare(root, val_fraction=0.3, folds=2, workers=1)
-    return root
-
-
-@pytest.fixture(scope='module')
 def tool(tmp_path_factory):
     path = tmp_path_factory.mktemp('tool') / 'train.py'
     path.write_text(STAND_IN)
@@ -61,11 +53,11 @@ def tool(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def run(data, tool):
+def run(folded_data, tool):
     """Cross-validate, with the trainings stood in for."""
 
     def run(work_dir, config=TINY_CONFIG, options=('train_cfg.max_epochs=2', ), **arguments):
-        return cross_validate(config, work_dir, tool, options=[f'data_root={data}', *options], **arguments)
+        return cross_validate(config, work_dir, tool, options=[f'data_root={folded_data}', *options], **arguments)
 
     return run
 
@@ -92,12 +84,12 @@ def written(work_dir):
     return {path.name: path.read_text() for path in work_dir.glob('cross-validation*')}
 
 
-def test_each_fold_is_trained_on_its_own_files_with_the_users_options(run, brief, data, tmp_path):
+def test_each_fold_is_trained_on_its_own_files_with_the_users_options(run, brief, folded_data, tmp_path):
     assert run(tmp_path, options=['train_cfg.max_epochs=2', 'model.neck.num_outs=5'], amp=True) == 0
     for fold, call in enumerate(calls(tmp_path)):
         assert call[1:] == [
             str(TINY_CONFIG), '--work-dir', str(tmp_path / f'fold{fold}'), '--amp', '--resume', '--cfg-options',
-            f'data_root={data}', 'train_cfg.max_epochs=2', 'model.neck.num_outs=5',
+            f'data_root={folded_data}', 'train_cfg.max_epochs=2', 'model.neck.num_outs=5',
             f'train_dataloader.dataset.ann_file=annotations/fold{fold}_train.json',
             f'val_dataloader.dataset.ann_file=annotations/fold{fold}_val.json']
 
@@ -156,11 +148,11 @@ def test_a_training_killed_in_its_first_epoch_begins_anew(run, brief, tmp_path):
     assert len(calls(tmp_path)) == 3
 
 
-def test_a_training_without_predictions_is_an_error(run, data, tmp_path):
+def test_a_training_without_predictions_is_an_error(run, folded_data, tmp_path):
     quiet = tmp_path / 'quiet.py'
     quiet.write_text('')
     with pytest.raises(UserError, match='fold0: its training left no val-results'):
-        cross_validate(TINY_CONFIG, tmp_path / 'work', quiet, options=[f'data_root={data}'])
+        cross_validate(TINY_CONFIG, tmp_path / 'work', quiet, options=[f'data_root={folded_data}'])
 
 
 @pytest.mark.parametrize(('change', 'message'), [

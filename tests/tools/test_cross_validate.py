@@ -9,9 +9,6 @@ import pytest
 import torch
 from conftest import REPOSITORY, TINY_CONFIG, run_tool
 
-from cellseg_mm.datasets.prepare import prepare
-from cellseg_mm.datasets.synthetic import write_demo_data
-
 RESULTS = [f'cross-validation{end}' for end in ('-results.json', '-annotations.json', '-evaluation.json', '.csv')]
 
 
@@ -41,14 +38,6 @@ def test_numbers_that_make_no_sense_are_refused(call_tool, arguments, message):
     assert message in errors
 
 
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp('data')
-    write_demo_data(root, train=8, test=1)
-    prepare(root, val_fraction=0.3, folds=2, workers=1)
-    return root
-
-
 def arguments(data, work_dir):
     return [str(argument) for argument in (TINY_CONFIG, '--work-dir', work_dir, '--cfg-options', f'data_root={data}')]
 
@@ -67,15 +56,15 @@ def killed_when(path, data, work_dir):
 
 
 @pytest.mark.slow
-def test_a_run_killed_twice_ends_as_one_that_was_left_alone(data, tmp_path):
+def test_a_run_killed_twice_ends_as_one_that_was_left_alone(folded_data, tmp_path):
     alone, killed = tmp_path / 'alone', tmp_path / 'killed'
-    run = run_tool('cross_validate', *arguments(data, alone))
+    run = run_tool('cross_validate', *arguments(folded_data, alone))
     assert run.returncode == 0, run.stderr
-    killed_when(killed / 'fold0/epoch_1.pth', data, killed)
+    killed_when(killed / 'fold0/epoch_1.pth', folded_data, killed)
     assert not (killed / 'fold0/epoch_3.pth').exists()
-    killed_when(killed / 'fold1/epoch_2.pth', data, killed)
+    killed_when(killed / 'fold1/epoch_2.pth', folded_data, killed)
     assert json.loads((killed / 'cross-validation.json').read_text())['done'] == [0]
-    run = run_tool('cross_validate', *arguments(data, killed))
+    run = run_tool('cross_validate', *arguments(folded_data, killed))
     assert run.returncode == 0, run.stderr
     assert f'fold 1 of 2: done, in {killed}/fold0' in run.stdout
     for name in RESULTS:
@@ -85,15 +74,16 @@ def test_a_run_killed_twice_ends_as_one_that_was_left_alone(data, tmp_path):
                            for work_dir in (killed, alone))
         assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
         assert (killed / f'fold{fold}/report.html').is_file()
-    again = run_tool('cross_validate', *arguments(data, killed))
+    again = run_tool('cross_validate', *arguments(folded_data, killed))
     assert again.stdout.count(': done, in ') == 2
     assert 'training in' not in again.stdout
     assert again.stdout.partition('\nAP50, dense cap ')[2] == run.stdout.partition('\nAP50, dense cap ')[2] != ''
 
 
 @pytest.mark.slow
-def test_two_processes_train_each_fold_together(data, tmp_path):
-    run = run_tool('cross_validate', *arguments(data, tmp_path), 'train_cfg.max_epochs=1', '--nproc-per-node', '2')
+def test_two_processes_train_each_fold_together(folded_data, tmp_path):
+    run = run_tool('cross_validate', *arguments(folded_data, tmp_path), 'train_cfg.max_epochs=1',
+                   '--nproc-per-node', '2')
     assert run.returncode == 0, run.stderr
     for fold in range(2):
         checkpoint = torch.load(tmp_path / f'fold{fold}/epoch_1.pth', weights_only=True)
