@@ -1,0 +1,5 @@
+# SOLOv2 as MMDetection configures it.
+from mmengine import Config
+
+model = Config.fromstring("_base_ = 'mmdet::solov2/solov2_r50_fpn_1x_coco.py'", '.py').model
+del Config
