@@ -1,0 +1,28 @@
+"""Each light model learns a crowded real tile."""
+import os
+
+import numpy as np
+import pytest
+from model_runs import CONFIGS, batch, build, dense_scene, predict
+
+STEPS = 100
+LIGHT = [name for name in CONFIGS if name.endswith('_lite')]
+
+
+@pytest.fixture(scope='module')
+def scene():
+    return dense_scene(300)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif('CELLSEG_REAL_DATA' not in os.environ, reason='CELLSEG_REAL_DATA is not set')
+@pytest.mark.parametrize('name', LIGHT)
+def test_loss_halves_in_100_steps_on_300_cells_and_more_than_100_come_out(name, scene):
+    _, model, optim_wrapper = build(name, pretrained=True)
+    data = batch(scene, factor=2.0)
+    losses = [float(model.train_step(data, optim_wrapper)['loss']) for _ in range(STEPS)]
+    print(name, np.round(losses[::10] + losses[-1:], 3))
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:3])
+    found, = predict(model, data)
+    print(name, len(found), 'detections, best score', float(found.scores.max()))
+    assert len(found) > 100
