@@ -94,13 +94,9 @@ def propagate(config):
             evaluator.ann_file = str(Path(config.data_root, dataset.ann_file))
             if 'max_dets' in evaluator:
                 evaluator.max_dets = config.max_dets
-    for head in ('roi_head', 'bbox_head', 'mask_head'):
+    for head in ('roi_head', 'bbox_head', 'mask_head', 'panoptic_head', 'panoptic_fusion_head'):
         _set_num_classes(config.model.get(head), len(config.classes))
-    limits = config.model.get('test_cfg') or {}
-    if 'rcnn' in limits:
-        limits.rcnn.max_per_img = config.max_dets
-    if limits.get('rpn'):  # models with queries have None
-        limits.rpn.nms_pre = limits.rpn.max_per_img = 2 * config.max_dets
+    _set_limits(config.model, len(config.classes), config.max_dets)
 
 
 def dataset_config(config, split):
@@ -122,10 +118,26 @@ def _set_num_classes(node, num_classes):
             _set_num_classes(item, num_classes)
     elif isinstance(node, dict):
         for key, value in node.items():
-            if key == 'num_classes':
+            if key in ('num_classes', 'num_things_classes'):
                 node[key] = num_classes
+            elif key == 'class_weight' and isinstance(value, list):  # of the classes, and last of no object
+                node[key] = [*value[:1] * num_classes, value[-1]]
             else:
                 _set_num_classes(value, num_classes)
+
+
+def _set_limits(model, num_classes, max_dets):
+    """Let a model find `max_dets` cells, or as many as its queries can."""
+    limits = model.get('test_cfg') or {}
+    queries = [model[head][key] for head, key in (('rpn_head', 'num_proposals'), ('panoptic_head', 'num_queries'))
+               if key in (model.get(head) or {})]
+    most = min([max_dets, *(number * num_classes for number in queries)])  # each query counts once for each class
+    candidates = dict(nms_pre=2 * max_dets, top_k=2 * max_dets)  # of which NMS leaves some
+    for part, values in ((limits, dict(max_per_img=most, max_per_image=most, **candidates)),
+                         (limits.get('rcnn'), dict(max_per_img=most)),
+                         (limits.get('rpn'), dict(max_per_img=2 * max_dets, nms_pre=2 * max_dets))):
+        if part:  # models with queries have None as rpn
+            part.update({key: value for key, value in values.items() if key in part})
 
 
 def parse_options(pairs):

@@ -23,9 +23,9 @@ from mmengine.structures import InstanceData  # isort: skip (after cellseg_mm)
 CONFIGS = sorted(path.stem for path in REPOSITORY.glob('configs/*.py'))
 
 
-def build(name, pretrained=False, seed=0):
-    """The config of that name, its model in training mode, initialised, and its optimizer."""
-    config = load_config(REPOSITORY / f'configs/{name}.py')
+def build(name, pretrained=False, seed=0, **options):
+    """The config of that name with those options, its model in training mode, initialised, and its optimizer."""
+    config = load_config(REPOSITORY / f'configs/{name}.py', options)
     if not pretrained:
         drop_pretrained(config.model)
     register_all_modules()
