@@ -1,6 +1,6 @@
 """A viewer of cells for HTML pages: panes of one image that zoom and pan together, with switches."""
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -18,12 +18,14 @@ _STATUSES = (
     ('missed', 'dashed', 'a true cell that no prediction matches'),
     ('spurious', 'dashed', 'a prediction that matches no true cell'),
     ('confused', 'dotted', 'matched by a cell of another class'),
+    ('disputed', 'dotted', 'a true cell that not all models see alike'),
 )
 _STATUS_INDEX = {name: index for index, (name, _, _) in enumerate(_STATUSES)}
 _ALPHABET = np.frombuffer(b'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_', np.uint8)
 _QUALITY = 90
 _LARGEST = 8192  # pixels a side; larger images are shown smaller, WebP and browsers hold little more
 _THUMBNAIL = 96
+_SHOWN = 6  # panes at first; a reader can switch on more
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class Pane:
     Attributes:
         title (str): Plain text, such as 'Prediction'.
         instances (Instances): N of them. Scores are shown unless all are 1.
-        statuses (list[str]): N of 'found', 'confused' and 'missed' for true cells, 'right', 'confused' and 'spurious'
-            for predictions.
+        statuses (list[str]): N of 'found', 'confused', 'missed' and, where models differ, 'disputed' for true cells,
+            'right', 'confused' and 'spurious' for predictions.
         partners (ndarray | None): int (N,), index of the cell in the first pane that each matches, -1 for none; None
             for the first pane itself.
     """
@@ -80,10 +82,26 @@ def compared(pair):
     return [Pane('Ground truth', pair.truth, truth), Pane('Prediction', pair.predicted, predicted, partners)]
 
 
+def compared_models(pairs):
+    """Ground truth and the predictions of each of several models as panes, their cells matched as in `compared`.
+
+    Args:
+        pairs (dict[str, ImagePair]): By name of the model one image, as `ImagePair.confident` gives it.
+
+    Returns:
+        list[Pane]: The true cells, as all models see them or 'disputed', then the predictions of each model.
+    """
+    sides = [compared(pair) for pair in pairs.values()]
+    seen = [set(statuses) for statuses in zip(*(truth.statuses for truth, _ in sides), strict=True)]
+    truth = replace(sides[0][0], statuses=[min(each) if len(each) == 1 else 'disputed' for each in seen])
+    return [truth, *(replace(pane, title=name) for name, (_, pane) in zip(pairs, sides, strict=True))]
+
+
 def viewer(images, classes):
     """HTML of a viewer that shows one image of several at a time, the same in each pane under other cells.
 
     It is complete in itself, styles and script included, and neither touches the page around it nor other viewers.
+    Where there are more than two panes, a reader chooses which of them are shown beside the first.
 
     Args:
         images (list[ViewerImage]): At least one; all with as many panes as the first.
@@ -100,7 +118,8 @@ def viewer(images, classes):
     return fill(
         'viewer.html',
         images=[(image.title, _data_uri(_thumbnail(image.bgr), 80), _data(image)) for image in images],
-        panes=list(zip(images[0].panes, legends, strict=True)), classes=list(zip(classes, colours, strict=True)),
+        panes=list(zip(images[0].panes, legends, strict=True)), shown=_SHOWN,
+        classes=list(zip(classes, colours, strict=True)),
         settings={'classes': list(classes), 'colours': colours, 'alphabet': _ALPHABET.tobytes().decode(),
                   'statuses': [status[:2] for status in _STATUSES]})
 

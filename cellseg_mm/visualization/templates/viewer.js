@@ -27,6 +27,8 @@
     const [canvas, upper] = figure.querySelectorAll('canvas');
     return {figure, canvas, upper, ghost: figure.querySelector('.ghost'), cells: [], shown: []};
   });
+  const choices = findAll('.choice button');
+  const displayed = () => panes.filter(pane => !pane.figure.hidden);
   const switches = {errors: false, outlines: true, fill: false}, off = new Set();
   const view = {scale: 1, x: 0, y: 0, fitted: true};
   let image = null, picture = null, chosen = -1, ratio = 1, hovered = null, drawing = 0;
@@ -117,7 +119,7 @@
   function count() {
     findAll('.classes button').forEach((button, label) => {
       const counts = panes.map(pane => pane.cells.filter(cell => cell.label === label).length);
-      button.querySelector('small').textContent = counts.join(' / ');
+      button.querySelector('small').textContent = counts.slice(0, panes.length > 2 ? 1 : 2).join(' / ');
       button.title = panes.map((pane, i) => `${titleOf(pane)}: ${counts[i]}`).join(', ');
       button.setAttribute('aria-pressed', !off.has(label));
     });
@@ -140,8 +142,8 @@
     drawing ||= requestAnimationFrame(() => {
       drawing = 0;
       if (!picture) return;
-      panes.forEach(draw);
-      panes.forEach(mark);
+      displayed().forEach(draw);
+      displayed().forEach(mark);
     });
   }
 
@@ -168,7 +170,9 @@
   function mark({upper, shown}) {
     const pen = clean(upper);
     if (!hovered) return;
-    const marked = shown.filter(cell => cell === hovered || hovered.partners.includes(cell));
+    // In the pane of another model, what matches the same true cell.
+    const near = new Set([hovered, ...hovered.partners, ...hovered.partners.flatMap(cell => cell.partners)]);
+    const marked = shown.filter(cell => near.has(cell));
     for (const cell of marked) fill(pen, cell, '#fff', FILL);
     stroke(pen, marked, 1.6);
   }
@@ -266,13 +270,14 @@
   function hover(cell, x, y) {
     if (cell !== hovered) {
       hovered = cell;
-      panes.forEach(mark);
+      displayed().forEach(mark);
     }
     tip.hidden = !cell;
     if (!cell) return;
-    const names = cell.partners.map(partner => classes[partner.label]).join(', ');
+    const names = [...new Set(cell.partners.map(partner => classes[partner.label]))].join(', ');
     const lines = [cell.name + (cell.name === 'confused' ? ` with ${names}` : '')];
     if (cell.score !== null) lines.push(`score ${cell.score.toFixed(2)}`);
+    else if (panes.length > 2 && panes[0].cells[cell.index] === cell) lines.push(...displayed().slice(1).map(pane => seen(cell, pane)));
     else for (const {score} of cell.partners) if (score !== null) lines.push(`predicted with score ${score.toFixed(2)}`);
     const physical = image.mpp ? `, ${(cell.area * image.mpp ** 2).toFixed(1)} µm²` : '';
     lines.push(`${cell.area} px${physical}`);
@@ -286,6 +291,25 @@
     const over = y - around.top + 18 + offsetHeight > around.height;
     tip.style.left = `${Math.min(x - around.left + 14, around.width - offsetWidth)}px`;
     tip.style.top = `${y - around.top + (over ? -offsetHeight - 12 : 18)}px`;
+  }
+
+  /* What one of several models makes of a true cell. */
+  function seen(cell, pane) {
+    const found = cell.partners.find(partner => pane.cells[partner.index] === partner);
+    const what = !found ? ['missed'] : [found.label === cell.label ? 'right' : classes[found.label]];
+    if (found && found.score !== null) what.push(found.score.toFixed(2));
+    return `${titleOf(pane)}: ${what.join(' ')}`;
+  }
+
+  /* Show the panes that are switched on: up to four in a row, or in two rows alike. */
+  function arrange() {
+    choices.forEach((button, i) => panes[i + 1].figure.hidden = button.getAttribute('aria-pressed') === 'false');
+    const number = displayed().length, columns = number > 4 ? Math.min(Math.ceil(number / 2), 4) : number;
+    const {style} = find('.panes');
+    style.setProperty('--columns', columns);
+    style.setProperty('--rows', Math.min(Math.ceil(number / columns), 2));
+    measure();
+    redraw();
   }
 
   function point(pane, event) {
@@ -379,6 +403,12 @@
     leave();
     count();
   }));
+  choices.forEach(button => button.addEventListener('click', () => {
+    button.setAttribute('aria-pressed', button.getAttribute('aria-pressed') === 'false');
+    leave();
+    arrange();
+  }));
+  arrange();
   new ResizeObserver(measure).observe(panes[0].canvas);
   choose(0);
 })(document.currentScript.previousElementSibling);
