@@ -4,7 +4,6 @@ _base_ = [
 ]
 num_classes = len(_base_.classes)
 max_dets = _base_.max_dets
-stages = _base_.model.train_cfg.rcnn
 assigner = dict(type='LocalMaxIoUAssigner')
 
 model = dict(
@@ -14,7 +13,8 @@ model = dict(
         bbox_head=[dict(head, num_classes=num_classes) for head in _base_.model.roi_head.bbox_head],
         mask_head=dict(type='CellMaskHead', num_classes=num_classes)),
     train_cfg=dict(
-        rpn=dict(assigner=assigner), rcnn=[dict(stage, assigner=dict(stage.assigner, **assigner)) for stage in stages]),
+        rpn=dict(assigner=assigner),
+        rcnn=[dict(stage, assigner=dict(stage.assigner, **assigner)) for stage in _base_.model.train_cfg.rcnn]),
     test_cfg=dict(
         rpn=dict(nms_pre=2 * max_dets, max_per_img=2 * max_dets),
         rcnn=dict(max_per_img=max_dets)))
