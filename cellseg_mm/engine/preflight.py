@@ -1,28 +1,35 @@
 """What can be checked before any work is done."""
 import errno
-import hashlib
-import re
 import shutil
 import tempfile
-from http.client import HTTPException
 from pathlib import Path
-from urllib.request import urlopen
 
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
-from mmengine.runner.checkpoint import get_torchvision_models
+from mmengine.runner.checkpoint import get_external_models, get_mmcls_models, get_torchvision_models
 
 from cellseg_mm.datasets.cell_dataset import check_classes, read_annotations
 from cellseg_mm.engine.checkpoint import read_checkpoint
 from cellseg_mm.engine.config import dataset_config
 from cellseg_mm.errors import CellDataError, UserError
-from cellseg_mm.io.files import atomic_path
-from cellseg_mm.models.backbones.timm_backbone import efficientnet_lite0_path
+from cellseg_mm.models.backbones.timm_backbone import (
+    TimmBackbone,
+    efficientnet_lite0_path,
+    efficientnet_lite0_weights,
+    pretrained_path,
+)
+from cellseg_mm.models.backbones.timm_weights import WeightsMatch, fetch, match_weights, read_weights
 
-DOWNLOAD_TIMEOUT = 20.0
 _LOCAL_PARTS = dict(LoadAnnotations='LoadCellAnnotations', FCNMaskHead='CellMaskHead',
                     MaxIoUAssigner='LocalMaxIoUAssigner', DetLocalVisualizer='CellVisualizer')
+_MODEL_LISTS = {
+    'torchvision': ('torchvision', get_torchvision_models),
+    'open-mmlab': ('OpenMMLab', get_external_models),
+    'openmmlab': ('OpenMMLab', get_external_models),
+    'mmcls': ('MMPretrain', get_mmcls_models),
+}
+_PRETRAINED = ('EfficientNetLite0', 'Pretrained', 'Timm')  # the kinds of init_cfg that read files
 
 
 def check_data(config, splits):
@@ -104,11 +111,40 @@ def fetch_pretrained(config):
         UserError: If a file is missing and cannot be downloaded: which one, and where to put it. If a file would run
             code when loaded.
     """
-    for node in _with_init_cfg(config.model):
-        if node['type'] == 'EfficientNetLite0':
-            efficientnet_lite0_path()
-        elif node['type'] == 'Pretrained':
-            read_checkpoint(_fetch(node['checkpoint']))
+    for _, node, init_cfg in _initialised(config.model):
+        _pretrained_weights(node, init_cfg)
+
+
+def pretrained_matches(config):
+    """Hold every pretrained file that the model names against the part of the model that takes it.
+
+    Args:
+        config (Config): A config from `load_config`, with the project's classes registered.
+
+    Returns:
+        dict[str, WeightsMatch]: By the part's place in the config, such as `backbone`; of `model` where it is the whole
+            model. `str` of a match says it in one line.
+
+    Raises:
+        UserError: As `fetch_pretrained` does.
+    """
+    matches = {}
+    for place, node, init_cfg in _initialised(config.model):
+        weights = _pretrained_weights(node, init_cfg)
+        with torch.device('meta'):  # for names and shapes alone
+            module = MODELS.build(dict(node, init_cfg=None))
+        if isinstance(module, TimmBackbone):
+            weights = efficientnet_lite0_weights(module.model) if weights is None else weights
+            matches[place] = match_weights(module.model, module.model_name, weights)
+            continue
+        wanted = {name: value.shape for name, value in module.state_dict().items()}
+        fits = {name: name in weights and weights[name].shape == shape for name, shape in wanted.items()}
+        matches[place] = WeightsMatch(
+            loaded={name: weights[name] for name in wanted if fits[name]},
+            missing=[name for name in wanted if name not in weights],
+            unexpected=[name for name in weights if name not in wanted],
+            mismatched=[name for name in wanted if name in weights and not fits[name]])
+    return matches
 
 
 def drop_pretrained(model):
@@ -120,16 +156,34 @@ def drop_pretrained(model):
     for child in _children(model):
         drop_pretrained(child)
     if isinstance(model, dict) and model.get('init_cfg'):
-        kept = [one for one in _listed(model['init_cfg']) if one['type'] not in ('EfficientNetLite0', 'Pretrained')]
+        kept = [one for one in _listed(model['init_cfg']) if one['type'] not in _PRETRAINED]
         model['init_cfg'] = kept or None
 
 
-def _with_init_cfg(node):
-    """Yield every initialisation in a config, at any depth."""
+def _initialised(node, place=()):
+    """Yield the place, the node and the init_cfg of every initialisation in a config from files, at any depth."""
     if isinstance(node, dict):
-        yield from _listed(node.get('init_cfg'))
-    for child in _children(node):
-        yield from _with_init_cfg(child)
+        for init_cfg in _listed(node.get('init_cfg')):
+            if init_cfg['type'] in _PRETRAINED:
+                yield '.'.join(place) or 'model', node, init_cfg
+        children = node.items()
+    else:
+        children = enumerate(node) if isinstance(node, (list, tuple)) else ()
+    for key, child in children:
+        yield from _initialised(child, (*place, str(key)))
+
+
+def _pretrained_weights(node, init_cfg):
+    """Read the tensors that a part of the model starts from; None for those of the package, which have other names."""
+    if init_cfg['type'] == 'EfficientNetLite0':
+        efficientnet_lite0_path()
+        return None
+    prefix = init_cfg.get('prefix') or ''
+    if node['type'] == 'TimmBackbone':
+        return read_weights(pretrained_path(init_cfg, node['model_name']), prefix)
+    weights = read_checkpoint(_fetch(init_cfg['checkpoint']))['state_dict']
+    start = f'{prefix.rstrip(".")}.' if prefix else ''
+    return {name.removeprefix(start): value for name, value in weights.items() if name.startswith(start)}
 
 
 def _children(node):
@@ -143,38 +197,15 @@ def _listed(init_cfg):
 
 
 def _fetch(checkpoint):
-    url = checkpoint
-    if url.startswith('torchvision://'):
-        models = get_torchvision_models()
-        name = url.removeprefix('torchvision://')
-        if name not in models:
-            raise UserError(f'{checkpoint}: torchvision has no weights of that name')
-        url = models[name]
-    if '://' not in url:
-        if not Path(url).is_file():
-            raise UserError(f'{url}: the pretrained weights are missing; put the file there, or set init_cfg=None')
-        return url
-    target = Path(torch.hub.get_dir(), 'checkpoints', url.rsplit('/', 1)[-1])
-    if target.is_file():
-        return target
-    try:
-        _download(url, target)
-    except (OSError, HTTPException) as error:
-        raise UserError(
-            f'{url}: the pretrained weights could not be downloaded ({getattr(error, "reason", error)}); put that file '
-            f'at {target}, or train configs/cell_maskrcnn_lite.py, whose weights come with pip') from error
-    return target
-
-
-def _download(url, target):
-    with (urlopen(url, timeout=DOWNLOAD_TIMEOUT) as response,  # noqa: S310 -- a config's address, file:// too
-          atomic_path(target) as partial):
-        with partial.open('wb') as file:
-            shutil.copyfileobj(response, file)
-        length = response.headers.get('Content-Length')
-        if length is not None and partial.stat().st_size != int(length):
-            raise OSError('the connection broke off')
-        # Names such as resnet50-0676ba61.pth hold the beginning of the file's SHA-256.
-        digest = re.search(r'-([0-9a-f]{8,})\.', target.name)
-        if digest and not hashlib.sha256(partial.read_bytes()).hexdigest().startswith(digest[1]):
-            raise OSError('what came is not that file')
+    scheme, _, name = checkpoint.partition('://')
+    if not name:
+        if not Path(checkpoint).is_file():
+            raise UserError(f'{checkpoint}: the pretrained weights are missing; put the file there, or set '
+                            'init_cfg=None')
+        return checkpoint
+    if scheme not in _MODEL_LISTS:
+        return fetch(checkpoint)
+    owner, models = _MODEL_LISTS[scheme]
+    if name not in models():
+        raise UserError(f'{checkpoint}: {owner} has no weights of that name')
+    return fetch(models()[name])

@@ -116,7 +116,7 @@ def test_torchvision_weights_are_named_by_their_address(tiny_config, hub, monkey
     def no_network(url, target):
         raise OSError(f'{target} is out of reach')
 
-    monkeypatch.setattr('cellseg_mm.engine.preflight._download', no_network)
+    monkeypatch.setattr('cellseg_mm.models.backbones.timm_weights.download', no_network)
     with pytest.raises(UserError, match=r'/models/resnet50-\w+\.pth: .* put that file at .*/resnet50-\w+\.pth, or'):
         fetch_pretrained(pretrained(tiny_config, 'torchvision://resnet50'))
 
