@@ -1,0 +1,156 @@
+import json
+
+import pytest
+import torch
+from conftest import REPOSITORY
+from mmengine.optim import OptimWrapper
+from mmengine.registry import PARAM_SCHEDULERS
+
+from cellseg_mm.engine import budget
+from cellseg_mm.engine.budget import SpeedHook, apply_budget, for_speed, iterations_per_epoch, own_iterations
+from cellseg_mm.engine.config import load_config
+
+# The 5 training images in batches of 2 are 3 iterations an epoch.
+PER_EPOCH = 3
+WARMUP = dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=6)
+COSINE = dict(type='CosineAnnealingLR', eta_min=1e-6, by_epoch=True, convert_to_iter_based=True)
+STEPS = dict(type='MultiStepLR', milestones=[8, 16], gamma=0.1, by_epoch=True)
+PLATEAU = dict(type='ReduceOnPlateauLR', monitor='cells/AP50_dense', rule='greater', patience=3, by_epoch=True, end=999)
+
+
+def planned(config, schedulers, epochs=20):
+    config.param_scheduler = schedulers
+    config.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=epochs)
+    return config
+
+
+def rates(schedulers, iterations, per_epoch=PER_EPOCH):
+    """The learning rate of each iteration, as MMEngine's runner sets it."""
+    wrapper = OptimWrapper(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0))
+    built = [PARAM_SCHEDULERS.build(
+        {'end': iterations // (per_epoch if one.get('by_epoch', True) else 1), **one},
+        default_args=dict(optimizer=wrapper, epoch_length=per_epoch)) for one in schedulers]
+    found = []
+    for iteration in range(1, iterations + 1):
+        found.append(wrapper.get_lr()['lr'][0])
+        for scheduler in built:
+            if not scheduler.by_epoch or iteration % per_epoch == 0:
+                scheduler.step()
+    return found
+
+
+@pytest.mark.parametrize(('iterations', 'epochs', 'per_epoch'), [
+    (1, 1, 1), (4, 4, 1), (6, 3, 2), (11, 4, 3), (300, 5, 60), (301, 5, 61)])
+def test_a_budget_is_cut_into_at_most_five_epochs_each_with_a_validation(tiny_config, iterations, epochs, per_epoch):
+    assert apply_budget(tiny_config, iterations) == []
+    assert tiny_config.train_cfg == dict(type='EpochBasedTrainLoop', max_epochs=epochs, val_interval=1)
+    assert tiny_config.train_dataloader.sampler == dict(
+        type='BudgetSampler', iterations=iterations, per_epoch=per_epoch, batch_size=2)
+    assert (epochs - 1) * per_epoch < iterations <= epochs * per_epoch
+
+
+@pytest.mark.parametrize('schedulers', [[WARMUP, COSINE], [WARMUP, STEPS], [STEPS], [
+    dict(WARMUP, end=5), dict(type='PolyLR', power=0.9, by_epoch=False, begin=5, end=60)], [
+    dict(type='StepLR', step_size=4, gamma=0.5)], [dict(type='CosineAnnealingLR', T_max=20, eta_min=0.1)]])
+def test_a_budget_of_the_configs_own_length_leaves_its_learning_rate_as_it_is(tiny_config, schedulers):
+    config = planned(tiny_config, schedulers)
+    own, per_epoch = own_iterations(config)
+    assert (own, per_epoch) == (60, PER_EPOCH)
+    expected = rates(schedulers, own)
+    apply_budget(config, own)
+    found = rates(config.param_scheduler, own)
+    if not any(one['type'] == 'CosineAnnealingLR' and not one.get('convert_to_iter_based') for one in schedulers):
+        assert found == pytest.approx(expected)
+    else:  # smooth, where it went down by epochs
+        assert found[::PER_EPOCH] == pytest.approx(expected[::PER_EPOCH])
+
+
+@pytest.mark.parametrize('iterations', [31, 60, 200])
+def test_a_learning_rate_goes_all_the_way_down_within_the_budget(tiny_config, iterations):
+    config = planned(tiny_config, [WARMUP, COSINE])
+    assert apply_budget(config, iterations) == []
+    found = rates(config.param_scheduler, iterations)
+    assert found[0] == pytest.approx(0.1)
+    assert max(found) == pytest.approx(found[6], rel=0.1)  # a warm-up keeps its length
+    assert found[-1] < 0.01
+
+
+def test_steps_come_at_the_same_shares_of_the_training(tiny_config):
+    config = planned(tiny_config, [STEPS])
+    apply_budget(config, 100)
+    found = rates(config.param_scheduler, 100)
+    assert found == pytest.approx([1.0] * 40 + [0.1] * 40 + [0.01] * 20)
+
+
+def test_a_warm_up_longer_than_a_fifth_of_the_budget_is_shortened_and_told(tiny_config):
+    config = planned(tiny_config, [dict(WARMUP, end=50), dict(COSINE, begin=50, by_epoch=False, end=60)], epochs=20)
+    config.param_scheduler[1].pop('convert_to_iter_based')
+    note, = apply_budget(config, 20)
+    assert note == 'its warm-up of 50 iterations was shortened to 4'
+    found = rates(config.param_scheduler, 20)
+    assert max(found) == pytest.approx(found[3], rel=0.05)
+    assert found[2] < found[3]
+    assert found[-1] < 0.05
+
+
+def test_a_plateau_waits_for_the_same_share_of_validations(tiny_config):
+    config = planned(tiny_config, PLATEAU)
+    apply_budget(config, 500)
+    scheduler, = config.param_scheduler
+    assert scheduler == dict(PLATEAU, patience=1)
+
+
+def test_exponential_decay_comes_to_the_same_end(tiny_config):
+    config = planned(tiny_config, [dict(type='ExponentialLR', gamma=0.9, by_epoch=True)])
+    apply_budget(config, 120)
+    assert rates(config.param_scheduler, 120)[-1] == pytest.approx(0.9**(20 * 119 / 120))
+
+
+def test_hooks_that_count_epochs_follow_and_early_stopping_is_left_out(tiny_config):
+    config = planned(tiny_config, [STEPS])
+    config.custom_hooks = [dict(type='PipelineSwitchHook', switch_epoch=16), dict(type='EarlyStoppingHook')]
+    apply_budget(config, 100)
+    assert config.custom_hooks == [dict(type='PipelineSwitchHook', switch_epoch=4)]
+
+
+def test_repeated_data_and_processes_count_in_an_epoch(tiny_config):
+    dataset = tiny_config.train_dataloader.dataset
+    tiny_config.train_dataloader.dataset = dict(type='RepeatDataset', times=3, dataset=dataset)
+    assert iterations_per_epoch(tiny_config, 5, 1) == 8
+    assert iterations_per_epoch(tiny_config, 5, 2) == 4
+
+
+def test_a_warm_up_longer_than_the_whole_training_is_shortened_too(tiny_config):
+    config = planned(tiny_config, [dict(WARMUP, end=100), COSINE])
+    assert apply_budget(config, 50) == ['its warm-up of 100 iterations was shortened to 10']
+    found = rates(config.param_scheduler, 50)
+    assert found[9] > 0.8
+    assert found[-1] < 0.01
+
+
+@pytest.mark.parametrize('name', ['cell_maskrcnn', 'cell_maskrcnn_lite', 'cell_solov2'])
+def test_configs_take_a_budget_and_can_be_read_again(name, tiny_data, tmp_path):
+    config = load_config(REPOSITORY / f'configs/{name}.py', {'data_root': str(tiny_data)})
+    apply_budget(config, 30)
+    config.dump(tmp_path / 'config.py')
+    again = load_config(tmp_path / 'config.py')
+    assert again.to_dict() == config.to_dict()
+    schedulers = [one for one in again.param_scheduler if 'Plateau' not in one['type']]
+    assert all(0 <= one['begin'] < one['end'] <= 30 for one in schedulers)
+    assert rates(schedulers, 30)
+
+
+def test_speed_is_measured_after_a_warm_up(tiny_config, tmp_path, monkeypatch):
+    times = iter([100.0, 106.0])
+    monkeypatch.setattr(budget, '_now', lambda: next(times))
+    config = for_speed(tiny_config, tmp_path / 'seconds.json')
+    assert tiny_config.train_dataloader.sampler.type == 'DefaultSampler'
+    sampler = config.train_dataloader.sampler
+    assert sampler.iterations == sampler.per_epoch == budget.WARMED_UP + budget.MEASURED
+    hook = SpeedHook(config.custom_hooks[-1]['path'])
+    for batch in range(sampler.iterations - 1):
+        hook.after_train_iter(None, batch)
+    with pytest.raises(SystemExit) as end:
+        hook.after_train_iter(None, sampler.iterations - 1)
+    assert not end.value.code
+    assert json.loads((tmp_path / 'seconds.json').read_text()) == 6.0 / budget.MEASURED
