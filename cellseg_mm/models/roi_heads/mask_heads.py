@@ -5,6 +5,7 @@ from mmcv.ops.point_sample import rel_roi_point_to_abs_img_point
 from mmdet.models.roi_heads import mask_heads
 from mmdet.registry import MODELS
 
+from cellseg_mm.structures import bitmaps
 from cellseg_mm.structures.local_masks import LocalMasks, as_local_masks
 from cellseg_mm.structures.paste import paste
 from cellseg_mm.structures.roi_crop import sample_points
@@ -80,3 +81,31 @@ class CellMaskPointHead(mask_heads.MaskPointHead):
         targets = sample_points(masks.pixels, masks.boxes, points.detach().float().cpu().numpy(),
                                 pos_assigned_gt_inds.cpu().numpy())
         return torch.from_numpy(targets).to(rois)
+
+    def loss_and_target(self, point_pred, *args, **kwargs):
+        """MMDetection's, which is NaN where no cell was sampled: there zero, with a gradient for every parameter."""
+        result = super().loss_and_target(point_pred, *args, **kwargs)
+        return result if len(point_pred) else dict(result, loss_point=point_pred.sum())
+
+
+@MODELS.register_module()
+class CellMaskIoUHead(mask_heads.MaskIoUHead):
+    """Mask Scoring's: `MaskIoUHead` that measures all instances at once.
+
+    The IoUs that it predicts are kept between 0 and 1, as those that it learns from are, so that scores are, too.
+    """
+
+    def _get_area_ratio(self, pos_proposals, pos_assigned_gt_inds, gt_masks):
+        masks = as_local_masks(gt_masks, gt_masks.height, gt_masks.width)[pos_assigned_gt_inds]
+        # As MMDetection crops: the proposal's whole pixels, one at the least.
+        corners = pos_proposals.detach().cpu().numpy().astype(np.int32).reshape(-1, 2, 2)
+        low, high = corners.clip(0, (masks.width, masks.height)).swapaxes(0, 1)
+        start = np.maximum(low, masks.boxes[:, :2])
+        stop = np.minimum(np.maximum(high, low + 1), masks.boxes[:, :2] + masks.boxes[:, 2:])
+        windows = np.hstack([start, np.maximum(stop - start, 0)]).astype(np.int32)
+        offsets = bitmaps.offsets_of(windows)
+        within = bitmaps.areas_of(bitmaps.cut(masks.pixels, masks.boxes, masks.offsets, windows, offsets), offsets)
+        return torch.from_numpy(within / (masks.areas + 1e-7)).to(pos_proposals)
+
+    def predict_by_feat(self, mask_iou_preds, results_list):
+        return super().predict_by_feat([ious.clamp(0, 1) for ious in mask_iou_preds], results_list)
