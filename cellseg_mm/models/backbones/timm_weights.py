@@ -1,4 +1,5 @@
 """Pretrained weights of timm's models: where they are, on what terms, for which colours, and whether they fit."""
+import re
 import sys
 from functools import cache
 from http.client import HTTPException
@@ -201,8 +202,9 @@ def read_weights(path, prefix=''):
         return {name.removeprefix(start): value for name, value in weights.items()
                 if isinstance(value, torch.Tensor) and name.startswith(start)}
     except Exception as error:  # a damaged file can fail anywhere
-        if 'weights_only=True blocked' in str(error):
-            raise UserError(f'{path}: refused, since loading it would run code') from error
+        blocked = re.search(r'GLOBAL (\S+)', str(error.__cause__))
+        if blocked:
+            raise UserError(f'{path}: refused, since loading it would run code ({blocked[1]})') from error
         raise UserError(f'{path}: these are not weights, or a damaged file of them') from error
 
 
