@@ -75,10 +75,11 @@ def speed_and_quality(rows):
         lines += [(left, left, high, low), (left, right, high, high)]
     for index, (shift_x, shift_y) in enumerate(place_labels(*share, [len(label) for label in labels], lines)):
         # Annotations on a logarithmic axis are placed by the logarithm.
-        figure.add_annotation(x=float(x[index]), y=scores[index], ax=shift_x, ay=-shift_y, text=escape(labels[index]),
-                              showarrow=True, arrowhead=0, arrowwidth=1, standoff=7, font=dict(
-                                  size=13, color=ACCENT if index in front else INK),
-                              arrowcolor='#b9c1c9' if abs(shift_y) > 2 * _LINE else 'rgba(0,0,0,0)')
+        figure.add_annotation(
+            x=float(x[index]), y=scores[index], ax=shift_x, ay=-shift_y, text=escape(labels[index]), showarrow=True,
+            arrowhead=0, arrowwidth=1, standoff=7, bgcolor='rgba(255,255,255,0.7)', borderpad=0,
+            font=dict(size=13, color=ACCENT if index in front else INK),
+            arrowcolor='#b9c1c9' if abs(shift_y) > 2 * _LINE else 'rgba(0,0,0,0)')
     figure.update_xaxes(title='images/s' + ', logarithmic' * logarithmic, range=x_range, hoverformat='.3g',
                         type='log' if logarithmic else 'linear', **({'dtick': 'D2'} if logarithmic else {}))
     figure.update_yaxes(title='AP50, dense cap', range=y_range)
@@ -115,7 +116,7 @@ def place_labels(x, y, lengths, lines=()):
             outside = (np.abs(middle - scales / 2) + half > scales / 2).any(1).sum()
             covered, crossed = (sum((np.abs(middle - other) < half + size).all(1).any() for other, size in others)
                                 for others in (taken, strokes))
-            return 4 * covered + 8 * outside + crossed
+            return 4 * covered + 8 * outside + crossed + abs(shift[1]) / _LINE / 2
 
         shifts[index] = min(near + far, key=cost)  # the first of equal ones
         taken.append((centres[index] + np.array(shifts[index]), half))

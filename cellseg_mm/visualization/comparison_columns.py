@@ -75,13 +75,15 @@ def cost_columns(comparison):
     costs, trainings = ([row.get(key) or {} for row in comparison['rows']] for key in ('cost', 'training'))
     sizes = [' x '.join(map(str, cost['input_size'])) if is_known(cost.get('gflops')) and cost.get('input_size') else ''
              for cost in costs]
+    one_size = len(set(filter(None, sizes))) == 1
     devices = [str(cost.get('device') or '') for cost in costs]
     several = len(set(filter(None, devices))) > 1
     memories = [training.get('peak_memory_mb') or {} for training in trainings]
     on_gpu = [is_known(memory.get('gpu')) for memory in memories]
     columns = [
         _column('parameters (M)', [_scaled(cost.get('parameters'), 1e6) for cost in costs], 2, -1),
-        _column('GFLOPs', [cost.get('gflops') for cost in costs], 1, -1, [size and f'at {size}' for size in sizes]),
+        _column('GFLOPs' + (f' at {max(sizes)}' if one_size else ''), [cost.get('gflops') for cost in costs], 1, -1,
+                None if one_size else [size and f'at {size}' for size in sizes]),
         _column('images/s', [cost.get('images_per_second') for cost in costs], 2, 1,
                 [f'on {device}' if several and device else '' for device in devices]),
         _column('prediction memory (GB)', [_scaled(cost.get('peak_memory_mb'), 1000) for cost in costs], 2, -1),

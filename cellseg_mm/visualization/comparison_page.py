@@ -2,7 +2,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from markupsafe import Markup
 
 from cellseg_mm.errors import CellDataError, UserError
@@ -127,10 +126,15 @@ def verdict(comparison):
     known = [row for row in rows if metric(row, MAIN) is not None]
     if not known:
         return 'There are no figures of any model.'
-    best = max(known, key=lambda row: metric(row, MAIN))
-    ends = interval_text(bounds(best, MAIN))
-    said = [f'{title_of(best)} has the highest AP50 at the dense cap, {metric(best, MAIN):.3f} {ends}'.strip() + '.'
-            if len(known) > 1 else f'AP50 at the dense cap is {metric(best, MAIN):.3f} {ends}'.strip() + '.']
+    top = max(f'{metric(row, MAIN):.3f}' for row in known)
+    best = [row for row in known if f'{metric(row, MAIN):.3f}' == top]
+    names, figure = ' and '.join(map(title_of, best)), f'{top} {interval_text(bounds(best[0], MAIN))}'.strip()
+    if len(best) > 1:
+        said = [f'{names} have the highest AP50 at the dense cap, {top}.']
+    elif len(known) > 1:
+        said = [f'{names} has the highest AP50 at the dense cap, {figure}.']
+    else:
+        said = [f'AP50 of {names} at the dense cap is {figure}.']
     adjusted = adjusted_p(rows)
     tested = [(row, p) for row, p in zip(rows, adjusted, strict=True) if p is not None]
     if tested:
@@ -140,7 +144,7 @@ def verdict(comparison):
         said += [f'Better than {first} by more than chance: {", ".join(better)}.'] if better else []
         said += [f'Worse than {first} by more than chance: {", ".join(worse)}.'] if worse else []
         if not better and not worse:
-            said.append(f'None differs from {first} by more than may be chance.')
+            said.append(f'No other model differs from {first} by more than may be chance.')
     return ' '.join(said)
 
 
@@ -201,7 +205,7 @@ def _images(comparison, evidences, image_root):
     if not ranked:
         return None
     parts, shown, pixels, one = [], [], 0, len(evidences) == 1
-    many = [entry for entry in ranked if _cells(entry[1]) >= _ENOUGH_CELLS]
+    many = [entry for entry in ranked if len(next(iter(entry[1].values())).truth) >= _ENOUGH_CELLS]
     telling = (many if len(many) >= _IMAGES else ranked)[:_IMAGES]
     for value, pairs in telling if image_root is not None else ():
         pair = next(iter(pairs.values()))
@@ -227,12 +231,8 @@ def _images(comparison, evidences, image_root):
             'Images on which models disagree most, whoever is right')
     return Section('Disagreement' if not one else 'Images', join(*parts), (
         f'{text}: the mean of 1 - F1 over pairs of {"the two" if one else "models"}, cells matched at a mask IoU above '
-        "0.5 within a class, at the models' score thresholds. 0: the same cells; 1: none in common. Shown are those in "
-        f'which {_ENOUGH_CELLS} cells or more are predicted, on average, where there are enough of them.'))
-
-
-def _cells(pairs):
-    return np.mean([len(pair.predicted) for pair in pairs.values()])
+        "0.5 within a class, at the models' score thresholds. 0: the same cells; 1: none in common. Shown are those of "
+        f'{_ENOUGH_CELLS} true cells or more, where there are enough of them.'))
 
 
 def _tests(comparison):
