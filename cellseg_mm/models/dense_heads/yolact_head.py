@@ -1,0 +1,109 @@
+"""MMDetection's YOLACT heads for hundreds of cells."""
+import torch
+from mmdet.models import dense_heads
+from mmdet.registry import MODELS
+from mmengine.structures import InstanceData
+from torch.nn import functional
+
+from cellseg_mm.models.dense_heads.chunks import chunked_sum, chunks, some
+from cellseg_mm.models.dense_heads.coarse_masks import averaged, true_masks
+from cellseg_mm.structures.local_masks import LocalMasks
+
+
+@MODELS.register_module()
+class CellYOLACTHead(dense_heads.YOLACTHead):
+    """`YOLACTHead` whose loss does not explode on images without cells.
+
+    MMDetection's adds up the loss of every single anchor of such an image. Here the `neg_pos_ratio` hardest count, as
+    many as for an image with one match.
+    """
+
+    def OHEMloss_by_feat_single(self, cls_score, bbox_pred, anchors, labels, label_weights, *args,  # noqa: N802
+                                avg_factor):
+        if not (labels < self.num_classes).any():
+            losses = self.loss_cls(cls_score.detach(), labels, label_weights)
+            hardest = losses.topk(min(self.train_cfg['neg_pos_ratio'], len(losses))).indices
+            label_weights = torch.zeros_like(label_weights).index_copy(0, hardest, label_weights[hardest])
+        return super().OHEMloss_by_feat_single(cls_score, bbox_pred, anchors, labels, label_weights, *args,
+                                               avg_factor=avg_factor)
+
+
+@MODELS.register_module()
+class CellYOLACTProtonet(dense_heads.YOLACTProtonet):
+    """`YOLACTProtonet` that makes masks only where they are used, and some at a time.
+
+    The same as MMDetection's, except that `max_masks_to_train` masks of an image are drawn before they are predicted,
+    that predictions are `LocalMasks`, and that of a padded input only the image counts: MMDetection's, made for
+    inputs of 550 x 550 pixels, stretches masks over the padding.
+    """
+
+    def forward(self, x, positive_infos):  # noqa: ARG002 (MMDetection's signature)
+        """Prototypes, (B, H, W, P), and while training a semantic segmentation, (B, classes, H', W'), else None."""
+        segmentation = self.segm_branch(x[0]) if self.training and self.with_seg_branch else None
+        return self.protonet(x[0]).permute(0, 2, 3, 1).contiguous(), segmentation
+
+    def _make(self, prototypes, coefficients, boxes, input_shape):
+        """Masks (K, H, W) from 0 to 1, each cut to its box, (K, 4) in pixels of the input."""
+        # Cross entropy of probabilities is not to be had in half precision.
+        with torch.autocast(prototypes.device.type, enabled=False):
+            masks = torch.sigmoid(prototypes.float() @ coefficients.float().t())
+            return self.crop_mask_preds([masks], [dict(img_shape=input_shape)], [InstanceData(bboxes=boxes)])[0]
+
+    def loss_by_feat(self, prototypes, segm_preds, batch_gt_instances, batch_img_metas, positive_infos,
+                     **kwargs):  # noqa: ARG002
+        """Losses of the masks and the segmentation, of each image: `loss_mask` and `loss_segm`, MMDetection's."""
+        loss_mask, loss_segm, count = [], [], 0
+        for number, (truth, meta, positives) in enumerate(
+                zip(batch_gt_instances, batch_img_metas, positive_infos, strict=True)):
+            shape = meta['batch_input_shape']
+            truth_masks = true_masks(truth)
+            if segm_preds is not None:
+                loss_segm.append(self._segmentation_loss(segm_preds[number], truth_masks, truth.labels, shape)
+                                 / len(segm_preds))
+            drawn = some(len(positives.coeffs), self.max_masks_to_train).to(prototypes.device)
+            count += len(drawn)
+            if not len(drawn):
+                loss_mask.append(prototypes[number, :0].sum() + positives.coeffs.sum())
+                continue
+            owners = positives.pos_assigned_gt_inds[drawn]
+            masks = averaged(truth_masks, shape[0] // prototypes.shape[1], 3)
+
+            def mask_loss(coefficients, boxes, owners, masks=masks, features=prototypes[number], shape=shape):
+                predicted = self._make(features, coefficients, boxes, shape).clamp(0, 1)
+                targets = masks[owners].to_tensor(torch.float32, predicted.device)
+                with torch.autocast(predicted.device.type, enabled=False):
+                    loss = functional.binary_cross_entropy(predicted, targets, reduction='none') * self.loss_mask_weight
+                width, height = (boxes[:, 2] - boxes[:, 0]) / shape[1], (boxes[:, 3] - boxes[:, 1]) / shape[0]
+                return (loss.mean((1, 2)) / width / height).sum()
+
+            loss_mask.append(chunked_sum(mask_loss, len(drawn), prototypes[number, ..., 0].numel(),
+                                         positives.coeffs[drawn], positives.bboxes[drawn], owners))
+        losses = dict(loss_mask=[loss / max(count, 1) for loss in loss_mask])
+        return losses | dict(loss_segm=loss_segm) if loss_segm else losses
+
+    def _segmentation_loss(self, predicted, masks, labels, input_shape):
+        if not len(masks):
+            return predicted.sum() * 0
+        masks, targets = averaged(masks, input_shape[0] // predicted.shape[1], 3), torch.zeros_like(predicted)
+        for label in labels.unique().tolist():
+            covered = masks[(labels == label).cpu()].to_label_map() > 0
+            # MMDetection's order of channels, made for labels from 1 on.
+            targets[label - 1] = torch.from_numpy(covered).to(targets)
+        return self.loss_segm(predicted, targets, avg_factor=targets[0].numel())
+
+    def predict_by_feat(self, prototypes, segm_preds, results_list, batch_img_metas, rescale=True,  # noqa: ARG002
+                        **kwargs):  # noqa: ARG002
+        """Add `masks`, as `LocalMasks`, to the results; their boxes are scaled in place as MMDetection does."""
+        for features, results, meta in zip(prototypes, results_list, batch_img_metas, strict=True):
+            shape = meta['ori_shape' if rescale else 'img_shape'][:2]
+            masks = [LocalMasks.empty(*shape)]
+            for part in chunks(len(results), max(meta['batch_input_shape'][0] * meta['batch_input_shape'][1],
+                                                 shape[0] * shape[1])):
+                boxes = results.bboxes[part]
+                predicted = self._make(features, results.coeffs[part], boxes, meta['batch_input_shape'])
+                if tuple(meta['img_shape'][:2]) != tuple(meta['batch_input_shape']):
+                    predicted = functional.interpolate(predicted[None], meta['batch_input_shape'], mode='bilinear')[0]
+                    predicted = predicted[:, :meta['img_shape'][0], :meta['img_shape'][1]]
+                masks.append(LocalMasks.from_bitmaps(self._predict_by_feat_single(predicted, boxes, meta, rescale)))
+            results.masks = LocalMasks.cat(masks)
+        return results_list
