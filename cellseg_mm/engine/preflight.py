@@ -4,7 +4,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.runner.checkpoint import get_external_models, get_mmcls_models, get_torchvision_models
@@ -13,13 +12,8 @@ from cellseg_mm.datasets.cell_dataset import check_classes, read_annotations
 from cellseg_mm.engine.checkpoint import read_checkpoint
 from cellseg_mm.engine.config import dataset_config
 from cellseg_mm.errors import CellDataError, UserError
-from cellseg_mm.models.backbones.timm_backbone import (
-    TimmBackbone,
-    efficientnet_lite0_path,
-    efficientnet_lite0_weights,
-    pretrained_path,
-)
-from cellseg_mm.models.backbones.timm_weights import WeightsMatch, fetch, match_weights, read_weights
+from cellseg_mm.models.backbones.timm_backbone import efficientnet_lite0_path, pretrained_path
+from cellseg_mm.models.backbones.timm_weights import fetch, read_weights
 
 _LOCAL_PARTS = dict(LoadAnnotations='LoadCellAnnotations', FCNMaskHead='CellMaskHead',
                     MaxIoUAssigner='LocalMaxIoUAssigner', DetLocalVisualizer='CellVisualizer')
@@ -111,40 +105,13 @@ def fetch_pretrained(config):
         UserError: If a file is missing and cannot be downloaded: which one, and where to put it. If a file would run
             code when loaded.
     """
-    for _, node, init_cfg in _initialised(config.model):
-        _pretrained_weights(node, init_cfg)
-
-
-def pretrained_matches(config):
-    """Hold every pretrained file that the model names against the part of the model that takes it.
-
-    Args:
-        config (Config): A config from `load_config`, with the project's classes registered.
-
-    Returns:
-        dict[str, WeightsMatch]: By the part's place in the config, such as `backbone`; of `model` where it is the whole
-            model. `str` of a match says it in one line.
-
-    Raises:
-        UserError: As `fetch_pretrained` does.
-    """
-    matches = {}
-    for place, node, init_cfg in _initialised(config.model):
-        weights = _pretrained_weights(node, init_cfg)
-        with torch.device('meta'):  # for names and shapes alone
-            module = MODELS.build(dict(node, init_cfg=None))
-        if isinstance(module, TimmBackbone):
-            weights = efficientnet_lite0_weights(module.model) if weights is None else weights
-            matches[place] = match_weights(module.model, module.model_name, weights)
-            continue
-        wanted = {name: value.shape for name, value in module.state_dict().items()}
-        fits = {name: name in weights and weights[name].shape == shape for name, shape in wanted.items()}
-        matches[place] = WeightsMatch(
-            loaded={name: weights[name] for name in wanted if fits[name]},
-            missing=[name for name in wanted if name not in weights],
-            unexpected=[name for name in weights if name not in wanted],
-            mismatched=[name for name in wanted if name in weights and not fits[name]])
-    return matches
+    for node, init_cfg in _initialised(config.model):
+        if init_cfg['type'] == 'EfficientNetLite0':
+            efficientnet_lite0_path()
+        elif init_cfg['type'] == 'Timm' or (init_cfg['type'] == 'Pretrained' and node.get('type') == 'TimmBackbone'):
+            read_weights(pretrained_path(init_cfg, node['model_name']))
+        elif init_cfg['type'] == 'Pretrained':
+            read_checkpoint(_fetch(init_cfg['checkpoint']))
 
 
 def drop_pretrained(model):
@@ -160,30 +127,13 @@ def drop_pretrained(model):
         model['init_cfg'] = kept or None
 
 
-def _initialised(node, place=()):
-    """Yield the place, the node and the init_cfg of every initialisation in a config from files, at any depth."""
+def _initialised(node):
+    """Yield every part of a config that has an initialisation, at any depth, and the initialisation."""
     if isinstance(node, dict):
         for init_cfg in _listed(node.get('init_cfg')):
-            if init_cfg['type'] in _PRETRAINED:
-                yield '.'.join(place) or 'model', node, init_cfg
-        children = node.items()
-    else:
-        children = enumerate(node) if isinstance(node, (list, tuple)) else ()
-    for key, child in children:
-        yield from _initialised(child, (*place, str(key)))
-
-
-def _pretrained_weights(node, init_cfg):
-    """Read the tensors that a part of the model starts from; None for those of the package, which have other names."""
-    if init_cfg['type'] == 'EfficientNetLite0':
-        efficientnet_lite0_path()
-        return None
-    prefix = init_cfg.get('prefix') or ''
-    if node['type'] == 'TimmBackbone':
-        return read_weights(pretrained_path(init_cfg, node['model_name']), prefix)
-    weights = read_checkpoint(_fetch(init_cfg['checkpoint']))['state_dict']
-    start = f'{prefix.rstrip(".")}.' if prefix else ''
-    return {name.removeprefix(start): value for name, value in weights.items() if name.startswith(start)}
+            yield node, init_cfg
+    for child in _children(node):
+        yield from _initialised(child)
 
 
 def _children(node):

@@ -4,7 +4,9 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from cellseg_mm.engine.preflight import canvas_parts, check_data, check_work_dir, drop_pretrained, fetch_pretrained
 from cellseg_mm.engine.runner import CellRunner
@@ -193,3 +195,29 @@ def test_pretrained_weights_are_dropped_at_any_depth_and_others_kept(tiny_config
     fetch_pretrained(config)
     assert config.model.backbone.init_cfg is None
     assert [one.type for one in config.model.neck.init_cfg] == ['Xavier']
+
+
+def test_a_missing_file_of_timms_weights_is_told_before_the_training(tiny_config, tmp_path, hub, monkeypatch):
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path / 'hf'))
+    tiny_config.model.backbone = dict(type='TimmBackbone', model_name='test_convnext', init_cfg=dict(type='Timm'))
+    with monkeypatch.context() as patch:
+        patch.setattr('cellseg_mm.models.backbones.timm_weights.hf_hub_url',
+                      lambda *_, **__: (tmp_path / 'nowhere.safetensors').as_uri())
+        with pytest.raises(UserError, match=r'put that file at \S+/test_convnext\.r160_in1k\.safetensors, or train'):
+            fetch_pretrained(tiny_config)
+    hub.mkdir(parents=True)
+    save_file(timm.create_model('test_convnext').state_dict(), hub / 'test_convnext.r160_in1k.safetensors')
+    fetch_pretrained(tiny_config)
+    drop_pretrained(tiny_config.model)
+    assert tiny_config.model.backbone.init_cfg is None
+
+
+def test_names_of_openmmlabs_weights_are_addresses_too(tiny_config, hub, monkeypatch):
+    def no_network(url, target):
+        raise OSError(f'{target} is out of reach')
+
+    monkeypatch.setattr('cellseg_mm.models.backbones.timm_weights.download', no_network)
+    with pytest.raises(UserError, match=r'^https://\S+/resnext101_64x4d-\w+\.pth: .* put that file at '):
+        fetch_pretrained(pretrained(tiny_config, 'open-mmlab://resnext101_64x4d'))
+    with pytest.raises(UserError, match='OpenMMLab has no weights of that name'):
+        fetch_pretrained(pretrained(tiny_config, 'open-mmlab://resnext'))

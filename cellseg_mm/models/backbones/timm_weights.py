@@ -126,8 +126,6 @@ def weights_licence(model_name):
 def weights_file(model_name):
     """Return the file of a model's pretrained weights, downloading it where it is not on this machine.
 
-    It is looked for in PyTorch's folder of checkpoints, then in the cache of huggingface_hub.
-
     Args:
         model_name (str): timm's name.
 
@@ -137,17 +135,33 @@ def weights_file(model_name):
     Raises:
         UserError: If there are no such weights, or they cannot be downloaded: which file to put where.
     """
+    return fetch(*reversed(weights_location(model_name)))
+
+
+def weights_location(model_name):
+    """Say where a model's pretrained weights are, or will be, on this machine, and where they come from.
+
+    They are looked for in PyTorch's folder of checkpoints, then in the cache of huggingface_hub.
+
+    Args:
+        model_name (str): timm's name.
+
+    Returns:
+        tuple[Path, str]: The file and its address.
+
+    Raises:
+        UserError: If timm has no such model, or no weights for it.
+    """
     config = pretrained_config(model_name)
     if config.hf_hub_id:
         repository, _, revision = config.hf_hub_id.partition('@')
         name = config.hf_hub_filename or 'model.safetensors'
         target = _folder() / f'{config.architecture}.{config.tag}{Path(name).suffix}'
         cached = try_to_load_from_cache(repository, name, revision=revision or None)
-        if isinstance(cached, str) and not target.is_file():
-            return Path(cached)
-        return fetch(hf_hub_url(repository, name, revision=revision or None), target)
+        path = Path(cached) if isinstance(cached, str) and not target.is_file() else target
+        return path, hf_hub_url(repository, name, revision=revision or None)
     if config.url:
-        return fetch(config.url)
+        return _folder() / config.url.rsplit('/', 1)[-1], config.url
     raise UserError(f'backbone {model_name}: timm has no pretrained weights for it; set init_cfg=None, or '
                     "init_cfg=dict(type='Pretrained', checkpoint=FILE)")
 
