@@ -97,8 +97,8 @@ def count_flops(function, *args):
 
     One FLOP is one multiply-add, as in MMDetection's `get_flops` and in papers on detection; PyTorch's own counter,
     which does the work, takes it for two. Counted are convolutions, deformable ones too, linear layers, matrix products
-    and attention, as they ran: heads on proposals count those of this image. Not counted are normalisation, activations
-    and interpolation (with it RoIAlign and the sampling of deformable attention); MMDetection adds some of the former.
+    and attention, as they ran: heads on proposals count those of this image. Not counted are activations, RoIAlign, the
+    sampling of deformable attention, and what MMDetection adds, a few operations a pixel: normalisation, interpolation.
 
     Args:
         function: What to call.
