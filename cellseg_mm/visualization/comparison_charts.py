@@ -80,8 +80,10 @@ def speed_and_quality(rows):
             arrowhead=0, arrowwidth=1, standoff=7, bgcolor='rgba(255,255,255,0.7)', borderpad=0,
             font=dict(size=13, color=ACCENT if index in front else INK),
             arrowcolor='#b9c1c9' if abs(shift_y) > 2 * _LINE else 'rgba(0,0,0,0)')
-    figure.update_xaxes(title='images/s' + ', logarithmic' * logarithmic, range=x_range, hoverformat='.3g',
-                        type='log' if logarithmic else 'linear', **({'dtick': 'D2'} if logarithmic else {}))
+    figure.update_xaxes(title='images/s' + ', logarithmic' * logarithmic, range=x_range, hoverformat='.3g')
+    if logarithmic:
+        ticks = [float(f'{digit}e{power}') for power in range(-6, 7) for digit in (1, 2, 5)]
+        figure.update_xaxes(type='log', tickvals=ticks, ticktext=[f'{tick:g}' for tick in ticks])
     figure.update_yaxes(title='AP50, dense cap', range=y_range)
     return figure.update_layout(title='AP50 with its 95% interval over speed', height=_HEIGHT, showlegend=True)
 

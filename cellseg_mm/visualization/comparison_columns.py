@@ -73,7 +73,7 @@ def cost_columns(comparison):
         list[Column]: Columns in which all is unknown are left out.
     """
     costs, trainings = ([row.get(key) or {} for row in comparison['rows']] for key in ('cost', 'training'))
-    sizes = [' x '.join(map(str, cost['input_size'])) if is_known(cost.get('gflops')) and cost.get('input_size') else ''
+    sizes = ['x'.join(map(str, cost['input_size'])) if is_known(cost.get('gflops')) and cost.get('input_size') else ''
              for cost in costs]
     one_size = len(set(filter(None, sizes))) == 1
     devices = [str(cost.get('device') or '') for cost in costs]

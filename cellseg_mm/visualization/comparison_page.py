@@ -27,7 +27,6 @@ from cellseg_mm.visualization.overlay import count_of
 from cellseg_mm.visualization.page import (
     MISSING,
     Section,
-    beside,
     chart,
     facts,
     folded,
@@ -170,7 +169,7 @@ def _charts(comparison, folder):
     if not rows:
         return None
     timed = [row for row in rows if is_known(speed := (row.get('cost') or {}).get('images_per_second')) and speed > 0]
-    parts, drawn = [], [chart(charts.ap50_of_classes(rows, comparison['classes']))]
+    parts = []
     if timed:
         untimed = [title_of(row) for row in rows if row not in timed]
         speeds, scores = [row['cost']['images_per_second'] for row in timed], [metric(row, MAIN) for row in timed]
@@ -178,14 +177,17 @@ def _charts(comparison, folder):
         parts += [chart(charts.speed_and_quality(timed)),
                   paragraph(f'On the dashed front, none being both faster and better: {", ".join(front)}.'
                             + f' Not drawn, as their speed is not known: {", ".join(untimed)}.' * bool(untimed))]
+    parts.append(chart(charts.ap50_of_classes(rows, comparison['classes'])))
     curves = {title_of(row): curve for row in rows if (curve := _curve(row, folder))}
-    drawn += [chart(charts.trainings(curves))] if curves else []
-    return Section('Charts', join(*parts, beside(*drawn) if len(drawn) > 1 else drawn[0]))
+    parts += [chart(charts.trainings(curves))] if curves else []
+    return Section('Charts', join(*parts))
 
 
 def _curve(row, folder):
     """(iterations, AP50) of the validations of a row's training; None where there is no log of them."""
-    for place in (Path(row.get('source') or ''), Path(folder, row.get('results') or '').parent):
+    places = [Path(row['source'])] if row.get('source') else []
+    places += [Path(folder, row['results']).parent] if row.get('results') else []
+    for place in places:
         try:
             training, validation = read_log(place)
         except (UserError, OSError):

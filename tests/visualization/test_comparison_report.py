@@ -434,6 +434,17 @@ def test_curves_of_trainings_in_the_folder_are_drawn(made, root):
     assert '"x":[50,100],"y":[0.2,0.4]' in text
 
 
+def test_a_row_of_unknown_origin_has_no_curve_of_another_training(made, root, monkeypatch):
+    log = root / 'run' / 'vis_data' / 'scalars.json'
+    log.parent.mkdir(parents=True)
+    log.write_text('{"loss": 1.5, "epoch": 1, "step": 50}\n{"cells/AP50_dense": 0.2, "step": 1}', 'utf-8')
+    monkeypatch.chdir(root)
+    (root / 'out').mkdir()
+    comparison = with_rows(made, made[0]['rows'][0] | {'source': None, 'results': None})
+    text = write_comparison_report(comparison, {}, root / 'out')[2].read_text('utf-8')
+    assert 'AP50 of the validation images in training' not in text
+
+
 def test_names_are_shortened_in_the_middle_where_they_differ_least():
     assert shortened('cell_maskrcnn_r50_lite', 22) == 'cell_maskrcnn_r50_lite'
     assert shortened('cell_maskrcnn_r50_lite', 11) == 'cell_…_lite'
