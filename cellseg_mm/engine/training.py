@@ -16,6 +16,7 @@ from cellseg_mm.engine.checkpoint import (
     matching_weights,
     read_checkpoint,
 )
+from cellseg_mm.engine.config_check import check_config, check_pretrained, warnings_of
 from cellseg_mm.engine.distributed import prepare_distributed
 from cellseg_mm.engine.preflight import check_data, check_work_dir, drop_pretrained, fetch_pretrained
 from cellseg_mm.engine.run_record import RunRecordHook, data_record
@@ -63,8 +64,10 @@ def train(config, work_dir, resume=None, amp=False, auto_scale_lr=False, launche
         check_checkpoint_classes(checkpoint, config.classes, resume_from)
         _check_schedule(config, checkpoint, resume_from)
         drop_pretrained(config.model)
-    else:
+    found = warnings_of(config, check_config(config))
+    if not resume_from:
         fetch_pretrained(config)
+        found += warnings_of(config, check_pretrained(config))
 
     config.work_dir = str(work_dir)
     config.resume = resume_from is not None
@@ -76,6 +79,8 @@ def train(config, work_dir, resume=None, amp=False, auto_scale_lr=False, launche
     prepare_distributed(config, launcher)
     runner = CellRunner.from_cfg(config)
     runner.register_hook(RunRecordHook(data_record(config)))
+    for warning in dict.fromkeys(found):
+        runner.logger.warning(f'config: {warning}')  # noqa: G004 -- MMEngine leaves out messages that it has seen
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     if resume_from:
         check_weights(model, checkpoint, resume_from)

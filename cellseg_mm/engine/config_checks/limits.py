@@ -1,0 +1,63 @@
+"""Whether `max_dets` reaches all that limits how many cells of an image are found or learned."""
+from cellseg_mm.engine.config_checks.finding import Finding, note, warning
+from cellseg_mm.engine.config_checks.subject import dicts, listed
+from cellseg_mm.evaluation.cell_metric import CellMetric
+
+_KEYS = 'nms_pre', 'max_per_img', 'max_per_image', 'top_k'
+_MASKFORMER_LIMIT = 100  # of MaskFormerFusionHead, where test_cfg sets no max_per_image
+
+
+def check(subject):
+    """Yield findings."""
+    config, cells = subject.config, subject.cells
+    wanted, fullest = config.max_dets, cells.fullest if cells else None
+    if fullest is not None and wanted < fullest:
+        yield warning('max_dets', f'is {wanted:,}, and the fullest image has {fullest:,} cells',
+                      f'set max_dets={-(-fullest * 5 // 400) * 100}')
+    yield from _predicted(config.model, wanted)
+    yield from _queries(config.model, wanted, fullest)
+    yield from _trained(config.model, wanted if fullest is None else min(wanted, fullest), fullest)
+    for evaluator in listed(config.get('val_evaluator')):
+        limit = evaluator.get('max_dets', 1000)
+        if evaluator.get('type') == CellMetric.__name__ and limit != wanted:
+            yield warning('val_evaluator.max_dets', f'is {limit:,}, and max_dets is {wanted:,}',
+                          'set max_dets=_base_.max_dets')
+
+
+def _predicted(model, wanted):
+    limits = model.get('test_cfg') or {}
+    places = {'model.test_cfg': limits, **{f'model.test_cfg.{part}': limits.get(part) for part in ('rpn', 'rcnn')}}
+    if str((model.get('panoptic_fusion_head') or {}).get('type')).endswith('MaskFormerFusionHead'):
+        places['model.test_cfg'] = {'max_per_image': _MASKFORMER_LIMIT, **limits}
+    for place, node in places.items():
+        for key in _KEYS:
+            limit = node.get(key) if isinstance(node, dict) else None
+            if isinstance(limit, int) and 0 < limit < wanted:  # 0 and -1 are none
+                yield warning(f'{place}.{key}', f'is {limit:,}, and max_dets is {wanted:,}: cells of full '
+                              'images are lost', f'set {key}=_base_.max_dets or more')
+
+
+def _queries(model, wanted, fullest):
+    for place, node in dicts(model, 'model'):
+        for key in ('num_queries', 'num_proposals'):
+            number = node.get(key)
+            if not isinstance(number, int) or number >= wanted:
+                continue
+            loses = fullest is None or number < fullest
+            data = '' if fullest is None else f', and the fullest has {fullest:,}'
+            yield Finding('warning' if loses else 'note', f'{place}.{key}', f'is {number:,}: no more cells of an image '
+                          f'can be found{data}', f'set {key}={min(wanted, fullest or wanted)} or more, or cut images '
+                          'into tiles' if loses else '')
+
+
+def _trained(model, wanted, fullest):
+    limits = (model.get('train_cfg') or {}).get('rpn_proposal') or {}
+    for key in ('nms_pre', 'max_per_img'):
+        if 0 < limits.get(key, 0) < wanted:
+            yield warning(f'model.train_cfg.rpn_proposal.{key}', f'is {limits[key]:,}: fewer proposals than '
+                          f'an image may have cells ({wanted:,})', f'set {key}=_base_.max_dets or more')
+    for place, node in dicts(model, 'model'):
+        number = node.get('max_masks_to_train')
+        if isinstance(number, int) and fullest is not None and number < fullest:
+            yield note(f'{place}.max_masks_to_train', f'is {number:,}: of an image as full as the fullest, '
+                       f'with {fullest:,} cells, a sample teaches masks at each step')

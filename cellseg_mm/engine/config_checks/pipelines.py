@@ -1,0 +1,95 @@
+"""Whether pipelines load what training and prediction need, and lose no cells on the way."""
+from inspect import signature
+
+from mmdet.datasets.transforms import LoadAnnotations
+from mmdet.registry import TRANSFORMS
+from mmengine.runner import Runner
+
+from cellseg_mm.engine.config import dataset_config
+from cellseg_mm.engine.config_checks.finding import error, warning
+from cellseg_mm.engine.config_checks.subject import dicts, pipeline_of
+from cellseg_mm.engine.preflight import canvas_parts
+
+# Transforms of MMDetection's that change an array of canvases, which LocalMasks have not.
+_REFUSED = 'CopyPaste', 'RandomErasing', 'Albu'
+_PREDICTED = 'img_id', 'ori_shape', 'img_shape', 'scale_factor'  # what a prediction is brought back to the image by
+_FEW = 0.01  # share of cells that may be lost
+
+
+def check(subject):
+    """Yield findings."""
+    config = subject.config
+    for split in ('train', 'val', 'test'):
+        if not config.get(f'{split}_dataloader'):
+            continue
+        place, steps = f'{split}_dataloader.dataset.pipeline', pipeline_of(config, split)
+        names = [str(step.get('type')).removeprefix('mmdet.') for step in steps]
+        for name in (name for name in names if name in _REFUSED):
+            yield error(place, f'has {name}, which needs a canvas for each cell', 'leave it out')
+        if split != 'test':
+            yield from _masks(config, split, place, steps)
+        if split != 'train':
+            yield from _scale(place, steps, names)
+    if config.get('train_dataloader'):
+        yield from _lost(subject)
+    if not (config.model.get('data_preprocessor') or {}).get('pad_mask'):
+        yield warning('model.data_preprocessor.pad_mask', 'is not set: masks are not padded where images of a '
+                      'batch are', 'set pad_mask=True')
+    yield from _canvases(config)
+
+
+def _masks(config, split, place, steps):
+    kinds = [TRANSFORMS.get(step['type']) for step in steps]
+    loaders = [TRANSFORMS.build(dict(step)) for step, kind in zip(steps, kinds, strict=True)
+               if isinstance(kind, type) and issubclass(kind, LoadAnnotations)]
+    remedy = "add dict(type='LoadCellAnnotations') after LoadTiffImage"
+    if any(loader.with_mask for loader in loaders):
+        return
+    what = 'loads no masks' if loaders else 'loads no cells'
+    if split == 'train':
+        yield error(place, f'{what}, which the model learns from', remedy)
+    elif (config.get('default_hooks') or {}).get('epoch_loss'):
+        yield warning(place, f'{what}: there will be no validation loss', remedy)
+
+
+def _scale(place, steps, names):
+    if not any('Resize' in name for name in names):
+        yield error(place, 'has no Resize, which tells the scale that predictions are brought back by',
+                    "add dict(type='Resize', scale_factor=1.0, keep_ratio=True)")
+    for step in steps:
+        missing = [key for key in _PREDICTED if key not in step.get('meta_keys', _PREDICTED)]
+        if missing:
+            yield error(f'{place} ({step["type"]}).meta_keys', f'lacks {", ".join(missing)}, which '
+                        'predictions are brought back to the image by', 'add what is missing')
+
+
+def _lost(subject):
+    cells, place = subject.cells, 'train_dataloader.dataset'
+    limits = dataset_config(subject.config, 'train').get('filter_cfg') or {}
+    if cells is not None and cells.training.any():
+        small = sum(min(size) < limits.get('min_size', 0)
+                    for size, training in zip(cells.image_sizes, cells.training, strict=True) if training)
+        if small:
+            yield warning(f'{place}.filter_cfg.min_size', f'is {limits["min_size"]} and drops {small} of '
+                          f'{cells.training.sum()} images', 'set filter_cfg=None')
+        empty = int((cells.counts[cells.training] == 0).sum())
+        if limits.get('filter_empty_gt') and empty:
+            yield warning(f'{place}.filter_cfg.filter_empty_gt', f'drops {empty} of {cells.training.sum()} '
+                          'images, without a cell, which teach what is none', 'set filter_cfg=None')
+    for step in pipeline_of(subject.config, 'train'):
+        if step.get('type') == 'FilterAnnotations' and cells is not None and len(cells.image):
+            width, height = step.get('min_gt_bbox_wh', (1, 1))
+            share = float(((subject.seen_sizes[:, 0] < width) | (subject.seen_sizes[:, 1] < height)).mean())
+            if step.get('by_box', True) and share > _FEW:
+                yield warning(f'{place}.pipeline (FilterAnnotations).min_gt_bbox_wh', f'is {(width, height)} '
+                              f'and drops {100 * share:.0f}% of the cells', 'set min_gt_bbox_wh=(1, 1)')
+
+
+def _canvases(config):
+    parts = canvas_parts(config)
+    for setting in signature(Runner.__init__).parameters:
+        for place, node in dicts(config.get(setting), setting):
+            name = str(node.get('type')).removeprefix('mmdet.')
+            if name in parts:
+                yield warning(f'{place}.type', f'is {name}, which takes memory and time for a canvas of each '
+                              'cell', f'set type={parts[name]!r}')

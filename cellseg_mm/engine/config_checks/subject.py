@@ -1,0 +1,154 @@
+"""What is checked: a config, the model that it describes, and the cells of its data."""
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmdet.registry import MODELS
+from mmengine.registry import init_default_scope
+
+from cellseg_mm.datasets.cell_dataset import read_annotations, read_cells
+from cellseg_mm.engine.config import dataset_config
+from cellseg_mm.models.anchor_coverage import resize_factors
+
+
+@dataclass(frozen=True)
+class Cells:
+    """N cells of I images, those of the training first, then those of the validation; crowds are left out.
+
+    Attributes:
+        box: float64 (N, 4), x, y, width and height in pixels.
+        image: int64 (N,), index of each cell's image.
+        image_sizes: I pairs (height, width) in pixels.
+        training: bool (I,), whether an image is one to train on.
+    """
+
+    box: np.ndarray
+    image: np.ndarray
+    image_sizes: list
+    training: np.ndarray
+
+    @cached_property
+    def counts(self):
+        """Cells in each image: int64 (I,)."""
+        return np.bincount(self.image, minlength=len(self.image_sizes))
+
+    @property
+    def fullest(self):
+        """How many cells the fullest image has."""
+        return int(self.counts.max(initial=0))
+
+
+class Subject:
+    """A config from `load_config` and what follows from it, each made when it is first asked for.
+
+    Args:
+        config (Config): It is not changed.
+        data (bool): Whether to look at the annotations.
+    """
+
+    def __init__(self, config, data):
+        self.config, self._data = config, data
+
+    @property
+    def model(self):
+        """The model, on the meta device wherever that can be: nn.Module, or None where it cannot be built."""
+        return self._built[0]
+
+    @property
+    def build_error(self):
+        """Why the model cannot be built: Exception or None."""
+        return self._built[1]
+
+    @cached_property
+    def _built(self):
+        init_default_scope('mmdet')
+        error = None
+        for device in ('meta', 'cpu'):  # some models compute with numbers when they are made
+            try:
+                with torch.device(device):
+                    return MODELS.build(deepcopy(self.config.model)).train(), None
+            except Exception as caught:  # of any part
+                error = caught
+        return None, error
+
+    @cached_property
+    def cells(self):
+        """`Cells`, or None where the annotations are not looked at or not there."""
+        files = [Path(self.config.data_root, dataset_config(self.config, split).ann_file)
+                 for split in ('train', 'val') if self.config.get(f'{split}_dataloader')]
+        if not self._data or not files or not all(path.is_file() for path in files):
+            return None
+        parts = [_read(path) for path in files]
+        starts = np.cumsum([0, *(len(sizes) for sizes, _, _ in parts)])
+        return Cells(
+            np.concatenate([box for _, box, _ in parts]),
+            np.concatenate([image + start for (_, _, image), start in zip(parts, starts, strict=False)]),
+            [size for sizes, _, _ in parts for size in sizes],
+            np.repeat(np.arange(len(parts)) == 0, np.diff(starts)))
+
+    @cached_property
+    def factors(self):
+        """By how much each image is resized where it is predicted: float64 (I, 2), horizontally and vertically."""
+        found = resize_factors(pipeline_of(self.config, 'val'), self.cells.image_sizes)
+        return np.array([found[size] for size in self.cells.image_sizes]).reshape(-1, 2)
+
+    @cached_property
+    def seen_sizes(self):
+        """Width and height of each cell as the model sees it: float64 (N, 2) in pixels of its input."""
+        return self.cells.box[:, 2:] * self.factors[self.cells.image]
+
+
+def _read(path):
+    """Sizes of the images, boxes of the cells and the image of each."""
+    data = read_annotations(path)
+    try:
+        return _arrays(data)
+    except (KeyError, TypeError, ValueError):  # masks without boxes, or an entry to be named
+        return _arrays(read_cells(path))
+
+
+def _arrays(data):
+    places = {image['id']: number for number, image in enumerate(data['images'])}
+    cells = [cell for cell in data['annotations'] if not cell.get('iscrowd') and not cell.get('ignore')]
+    return ([(int(image['height']), int(image['width'])) for image in data['images']],
+            np.array([cell['bbox'] for cell in cells], np.float64).reshape(len(cells), 4),
+            np.array([places[cell['image_id']] for cell in cells], np.int64))
+
+
+def pipeline_of(config, split):
+    """The transforms of a split in order, those of wrappers such as `MultiImageMixDataset` last.
+
+    Args:
+        config (Config): A config.
+        split (str): `train`, `val` or `test`.
+
+    Returns:
+        list[dict]: Their configs.
+    """
+    node, steps = config[f'{split}_dataloader'].dataset, []
+    while node is not None:
+        steps = [*node.get('pipeline', []), *steps]
+        node = node.get('dataset')
+    return steps
+
+
+def listed(value):
+    """Settings that may be one or a list of several, or None, as a list."""
+    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
+
+
+def dicts(node, place):
+    """Yield the dotted key and each dictionary in a part of a config, at any depth.
+
+    Args:
+        node (dict | list): The part.
+        place (str): Its dotted key.
+    """
+    if isinstance(node, dict):
+        yield place, node
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
+    for key, child in children:
+        yield from dicts(child, f'{place}[{key}]' if isinstance(key, int) else f'{place}.{key}')

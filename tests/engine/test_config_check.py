@@ -1,0 +1,469 @@
+import json
+import os
+from copy import deepcopy
+from functools import cache
+from importlib import import_module
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY, TINY_CONFIG
+
+from cellseg_mm.engine.config import load_config
+from cellseg_mm.engine.config_check import CHECKED, check_config, check_pretrained, warnings_of
+from cellseg_mm.engine.config_checks.finding import Finding
+from cellseg_mm.engine.config_checks.memory import input_size, step_bytes
+from cellseg_mm.engine.config_checks.monitors import metric_names
+from cellseg_mm.engine.config_checks.subject import Subject
+from cellseg_mm.errors import UserError
+
+CONFIGS = sorted((REPOSITORY / 'configs').glob('*.py'))
+MASKRCNN, CASCADE = 'cell_maskrcnn_lite', 'cell_cascade_lite'
+STEPS = 'dataset.pipeline'
+Stopping = dict(type='EarlyStoppingHook', monitor='cells/AP50_dense', rule='greater', min_delta=0.001, patience=2)
+Plateau = dict(type='ReduceOnPlateauLR', monitor='cells/AP50_dense', rule='greater', patience=3, end=100_000)
+
+
+@cache
+def loaded(name):
+    return load_config(TINY_CONFIG if name == 'tiny' else REPOSITORY / f'configs/{name}.py')
+
+
+def config_of(name):
+    return deepcopy(loaded(name))
+
+
+def lines(config, data=False):
+    """Errors and warnings, as they are printed."""
+    return [f'{finding.level}: {finding}' for finding in check_config(config, data) if finding.level != 'note']
+
+
+def change(config, key, value):
+    """Set a dotted key, whose parts may be numbers, or take it away where the value is None."""
+    node, *parts = config, *key.split('.')
+    for part in parts[:-1]:
+        node = node[int(part)] if isinstance(node, (list, tuple)) else node[part]
+    if value is None:
+        del node[parts[-1]]
+    elif isinstance(node, list):
+        node[int(parts[-1])] = value
+    else:
+        node[parts[-1]] = value
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_no_config_has_an_error_and_no_check_fails(path):
+    findings = check_config(load_config(path), data=False)
+    assert [str(finding) for finding in findings if finding.level == 'error' or finding.place in CHECKED] == []
+
+
+@pytest.mark.parametrize('name', ['tiny', 'demo', 'cell_maskrcnn', MASKRCNN, 'cell_cascade', CASCADE])
+def test_a_good_config_has_nothing_to_mend(name):
+    config = config_of(name)
+    before = deepcopy(config.to_dict())
+    assert lines(config) == []
+    assert config.to_dict() == before
+
+
+HEAD, TRAIN, TEST = 'model.roi_head', 'model.train_cfg', 'model.test_cfg'
+BROKEN = dict(classes=[
+    (MASKRCNN, f'{HEAD}.bbox_head.num_classes', 80,
+     f'error: {HEAD}.bbox_head.num_classes is 80, the classes are 4: set num_classes=len(_base_.classes)'),
+    (CASCADE, f'{HEAD}.bbox_head.1.num_classes', 80, f'error: {HEAD}.bbox_head[1].num_classes is 80, the classes'),
+    (MASKRCNN, f'{HEAD}.mask_head.num_classes', None, f'error: {HEAD}.mask_head.num_classes is 80 where nothing is'),
+    (CASCADE, f'{HEAD}.bbox_head.2.num_classes', None, f'error: {HEAD}.bbox_head[2].num_classes is 80 where nothing'),
+    (MASKRCNN, f'{HEAD}.bbox_head.loss_cls.class_weight', [1.0] * 4,
+     f'error: {HEAD}.bbox_head.loss_cls.class_weight has 4 numbers, and 5 are needed for 4 classes and the background'),
+    (MASKRCNN, 'train_dataloader.dataset.metainfo', dict(classes=('cell', )),
+     "error: train_dataloader.dataset.metainfo.classes is ('cell',), the classes are"),
+    ('cell_mask2former_lite', 'model.panoptic_head.num_stuff_classes', 53,
+     'error: model.panoptic_head.num_stuff_classes is 53, and cells are things: set num_stuff_classes=0'),
+    ('cell_mask2former_lite', 'model.panoptic_fusion_head.num_things_classes', 80,
+     'error: model.panoptic_fusion_head.num_things_classes is 80, the classes are 4'),
+], stages=[
+    (CASCADE, f'{HEAD}.num_stages', 2, f'error: {HEAD}.bbox_head has 3 entries, and there are 2 stages'),
+    (CASCADE, f'{HEAD}.stage_loss_weights', [1, 0.5], f'error: {HEAD}.stage_loss_weights has 2 entries'),
+    (CASCADE, f'{TRAIN}.rcnn', [dict(assigner=dict(), sampler=dict(), mask_size=28, pos_weight=-1)] * 2,
+     f'error: {TRAIN}.rcnn has 2 entries, and there are 3 stages'),
+    (CASCADE, f'{TRAIN}.rcnn.1.sampler', None, f'error: {TRAIN}.rcnn[1] lacks sampler: derive the list'),
+    (CASCADE, f'{TRAIN}.rcnn.1.mask_size', None, f'error: {TRAIN}.rcnn[1] lacks mask_size'),
+    (CASCADE, f'{HEAD}.bbox_head.1.type', None, f'error: {HEAD}.bbox_head[1] lacks type: derive the list'),
+    (CASCADE, f'{HEAD}.bbox_head.1.bbox_coder.target_stds', None,
+     f'warning: {HEAD}.bbox_head[1].bbox_coder.target_stds is (1, 1, 1, 1), as where nothing is set'),
+    (CASCADE, f'{HEAD}.bbox_head.1.bbox_coder', None,
+     f'warning: {HEAD}.bbox_head[1].bbox_coder.target_stds is (0.1, 0.1, 0.2, 0.2) after (0.1, 0.1, 0.2, 0.2)'),
+    (CASCADE, f'{TRAIN}.rcnn.2.assigner.pos_iou_thr', 0.5,
+     f'warning: {TRAIN}.rcnn[2].assigner.pos_iou_thr is 0.5 after 0.6'),
+], limits=[
+    (MASKRCNN, f'{TEST}.rcnn.max_per_img', 100, f'warning: {TEST}.rcnn.max_per_img is 100, and max_dets is 1,000'),
+    (MASKRCNN, f'{TEST}.rpn.nms_pre', 500, f'warning: {TEST}.rpn.nms_pre is 500, and max_dets is 1,000'),
+    (MASKRCNN, f'{TRAIN}.rpn_proposal.max_per_img', 300, f'warning: {TRAIN}.rpn_proposal.max_per_img is 300: fewer'),
+    (MASKRCNN, 'val_evaluator.max_dets', 300, 'warning: val_evaluator.max_dets is 300, and max_dets is 1,000'),
+    ('cell_yolact_lite', f'{TEST}.top_k', 200, f'warning: {TEST}.top_k is 200, and max_dets is 1,000'),
+    ('cell_mask2former_lite', f'{TEST}.max_per_image', None, f'warning: {TEST}.max_per_image is 100, and max_dets is'),
+    ('cell_queryinst_lite', 'model.rpn_head.num_proposals', 100,
+     'warning: model.rpn_head.num_proposals is 100: no more cells of an image can be found'),
+], monitors=[
+    ('cell_maskrcnn', 'param_scheduler.monitor', 'coco/segm_mAP_50',
+     'error: param_scheduler.monitor is coco/segm_mAP_50, which validation does not return: set it to cells/AP50_dense'),
+    ('cell_maskrcnn', 'param_scheduler.monitor', 'cells/AP50dense', 'set it to cells/AP50_dense'),
+    ('cell_maskrcnn', 'param_scheduler.monitor', None, 'error: param_scheduler.monitor is loss, which validation does'),
+    ('cell_maskrcnn', 'param_scheduler.rule', None,
+     'warning: param_scheduler.rule is less, and the greater cells/AP50_dense is, the better'),
+    ('cell_maskrcnn', 'param_scheduler.end', None, 'warning: param_scheduler.end is not set: it becomes max_epochs'),
+    ('cell_maskrcnn', 'param_scheduler.end', 10, 'warning: param_scheduler.end is 10 of 20 epochs'),
+    ('cell_maskrcnn', 'train_cfg.val_interval', 5, 'warning: param_scheduler.patience counts validations, one each 5'),
+    (MASKRCNN, 'default_hooks.checkpoint.save_best', 'segm_mAP',
+     'error: default_hooks.checkpoint.save_best is segm_mAP, which validation does not return'),
+    (MASKRCNN, 'default_hooks.checkpoint.save_best', 'cells/ECE',
+     'warning: default_hooks.checkpoint.rule is greater, and the less cells/ECE is, the better'),
+    (MASKRCNN, 'custom_hooks', [{**Stopping, 'monitor': 'AP'}], 'error: custom_hooks[0].monitor is AP, which'),
+    (MASKRCNN, 'custom_hooks', [{key: value for key, value in Stopping.items() if key != 'min_delta'}],
+     'warning: custom_hooks[0].min_delta is 0.1 where nothing is set: an epoch counts as better only if it gains 10'),
+    (MASKRCNN, 'custom_hooks', [{**Stopping, 'patience': 50}], 'warning: custom_hooks[0].patience counts validations'),
+    (MASKRCNN, 'custom_hooks', [{**Stopping, 'rule': None}], 'error: custom_hooks[0] cannot be built, .*set rule='),
+], schedule=[
+    (MASKRCNN, 'param_scheduler', dict(type='MultiStepLR', milestones=[12, 24], by_epoch=True),
+     'warning: param_scheduler.milestones has 24, and the training ends after 20 epochs: never reached'),
+    (MASKRCNN, 'param_scheduler', [dict(type='CosineAnnealingLR', T_max=10)], 'param_scheduler[0].T_max is 10 of 20'),
+    (MASKRCNN, 'param_scheduler', [dict(type='CosineAnnealingLR', begin=30)], 'param_scheduler[0].begin is 30'),
+    ('cell_maskrcnn', 'optim_wrapper.optimizer.lr', 0.02,
+     'warning: optim_wrapper.optimizer.lr is 0.02 for batches of 4, and MMDetection'),
+    (MASKRCNN, 'optim_wrapper.optimizer.lr', 0.02, 'warning: optim_wrapper.optimizer.lr is 0.02, much for AdamW'),
+    ('cell_queryinst_lite', 'optim_wrapper.clip_grad', None, 'warning: optim_wrapper.clip_grad is not set'),
+], pipelines=[
+    (MASKRCNN, f'train_dataloader.{STEPS}.1', dict(type='Resize', scale_factor=1.0),
+     f'error: train_dataloader.{STEPS} loads no cells, which the model learns from'),
+    (MASKRCNN, f'train_dataloader.{STEPS}.1.with_mask', False, f'error: train_dataloader.{STEPS} loads no masks'),
+    (MASKRCNN, f'val_dataloader.{STEPS}.1', dict(type='Resize', scale_factor=1.0),
+     f'warning: val_dataloader.{STEPS} loads no cells: there will be no validation loss'),
+    (MASKRCNN, f'test_dataloader.{STEPS}.1', dict(type='RandomFlip', prob=0.0),
+     f'error: test_dataloader.{STEPS} has no Resize'),
+    (MASKRCNN, f'test_dataloader.{STEPS}.2.meta_keys', ('img_id', 'ori_shape', 'img_shape'),
+     f'error: test_dataloader.{STEPS} (PackDetInputs).meta_keys lacks scale_factor'),
+    (MASKRCNN, f'train_dataloader.{STEPS}.4', dict(type='RandomErasing', n_patches=1, ratio=0.1),
+     f'error: train_dataloader.{STEPS} has RandomErasing, which needs a canvas for each cell: leave it out'),
+    (MASKRCNN, 'model.data_preprocessor.pad_mask', False, 'warning: model.data_preprocessor.pad_mask is not set'),
+    (MASKRCNN, f'{HEAD}.mask_head.type', 'FCNMaskHead',
+     f"warning: {HEAD}.mask_head.type is FCNMaskHead, which takes memory .*: set type='CellMaskHead'"),
+], pretrained=[
+    (MASKRCNN, 'model.data_preprocessor.mean', [123.675, 116.28, 103.53],
+     'warning: model.data_preprocessor differs from what the backbone was pretrained on, data_preprocessor.mean is'),
+    ('cell_maskrcnn', 'model.data_preprocessor.bgr_to_rgb', False, 'pretrained with [123.675, 116.28, 103.53]'),
+    ('cell_maskrcnn', 'model.backbone.init_cfg.checkpoint', 'nowhere.pth',
+     'error: model.backbone.init_cfg names nowhere.pth, and there is no such file'),
+], parts=[
+    (MASKRCNN, f'{HEAD}.mask_head.type', 'CellMaskHed',
+     f'error: {HEAD}.mask_head.type is CellMaskHed, and no registry has it: did you mean CellMaskHead?'),
+    (MASKRCNN, f'train_dataloader.{STEPS}.0.type', 'LoadTifImage',
+     f'error: train_dataloader.{STEPS}[0].type is LoadTifImage, and no registry has it: did you mean LoadTiffImage?'),
+    (MASKRCNN, 'model.neck.in_channels', [256, 512, 1024, 2048],
+     r'error: model.neck.in_channels is [256, 512, 1024, 2048], and the backbone gives maps of [24, 40, 112, 320]'),
+    (MASKRCNN, f'{HEAD}.mask_head.nonsense', 1, 'error: model cannot be built, '),
+])
+
+
+def of_check(check, config):
+    module = import_module(f'cellseg_mm.engine.config_checks.{check}')
+    return [f'{finding.level}: {finding}' for finding in module.check(Subject(config, data=False))
+            if finding.level != 'note']
+
+
+@cache
+def of_good(check, name):
+    return of_check(check, loaded(name))
+
+
+@pytest.mark.parametrize(('check', 'name', 'key', 'value', 'expected'), [
+    pytest.param(check, *case, id=f'{check}-{case[1]}') for check, cases in BROKEN.items() for case in cases])
+def test_what_breaks_a_config_is_found_and_nothing_else(check, name, key, value, expected):
+    config = config_of(name)
+    change(config, key, value)
+    found = [line for line in of_check(check, config) if line not in of_good(check, name)]
+    start, _, end = expected.partition('.*')
+    assert any(start in line and end in line for line in found), found
+    # A number of stages is held against each list.
+    assert len(found) == 1 or 'stages' in expected, found
+
+
+def test_plateaus_and_early_stops_that_fit_are_left_alone():
+    config = config_of(MASKRCNN)
+    config.param_scheduler, config.custom_hooks = Plateau, [Stopping]
+    assert lines(config) == []
+
+
+def test_heads_with_queries_correct_boxes_alike_at_each_stage():
+    assert not [line for line in lines(config_of('cell_queryinst')) if 'target_stds' in line]
+
+
+def test_names_of_metrics_are_what_a_validation_returns(tiny_config):
+    tiny_config.classes = ('nucleus', 'debris')
+    names = metric_names(tiny_config)
+    assert {'cells/AP50_dense', 'cells/AP50_cap100/nucleus', 'cells/mPQ', 'cells/ECE'} <= names
+    assert not {'cells/AP50_dense/class1', 'AP50_dense', 'cells/box_AP50_dense/nucleus'} & names
+    tiny_config.val_evaluator = [dict(type='CocoMetric')]
+    assert metric_names(tiny_config) is None
+
+
+@pytest.mark.parametrize(('text', 'found'), [
+    ('train_pipeline = []', ['train_pipeline']), ('crop = 128', ['crop']), ('data_root = "elsewhere"', []),
+    ('crop = 128\ntrain_dataloader = dict(batch_size=crop // 64)', []), ('mine = 3', [])])
+def test_variables_of_a_base_that_are_set_to_no_effect_are_named(tmp_path, text, found):
+    path = tmp_path / 'mine.py'
+    path.write_text(f'_base_ = {os.path.relpath(REPOSITORY / "configs/cell_maskrcnn_lite.py", tmp_path)!r}\n{text}\n')
+    warned = [finding for finding in check_config(load_config(path), data=False) if finding.level == 'warning']
+    assert [finding.place for finding in warned] == found
+    assert all('read nowhere' in finding.problem for finding in warned)
+
+
+# With data
+
+
+def test_a_config_that_fits_its_data_has_nothing_to_mend(tiny_data):
+    config = load_config(TINY_CONFIG, {'data_root': str(tiny_data), 'max_dets': 150})
+    assert lines(config, data=True) == []
+
+
+def test_data_that_are_not_there_are_a_note(tiny_config):
+    tiny_config.data_root = 'nowhere'
+    assert lines(tiny_config, data=True) == []
+    assert any(finding.level == 'note' and 'add --cfg-options data_root=FOLDER' in str(finding)
+               for finding in check_config(tiny_config))
+
+
+def test_data_of_other_classes_are_an_error(tiny_data):
+    config = load_config(TINY_CONFIG, {'data_root': str(tiny_data), 'classes': ('a', 'b')})
+    assert any(line.startswith('error: data_root ') and "its classes are ('class1'" in line
+               for line in lines(config, data=True))
+
+
+@pytest.fixture
+def data_of(tmp_path, tiny_config):
+    """Write annotations of images, each a list of boxes (x, y, w, h) without masks; return a config of them."""
+    def write(images, size=(200, 200), **options):
+        (tmp_path / 'annotations').mkdir(exist_ok=True)
+        data = dict(images=[dict(id=i, file_name=f'{i}.tif', height=size[0], width=size[1]) for i in range(len(images))],
+                    categories=[dict(id=i, name=f'class{i}') for i in range(1, 5)], annotations=[])
+        for i, boxes in enumerate(images):
+            data['annotations'] += [dict(id=1000 * i + j, image_id=i, category_id=1, bbox=list(box))
+                                    for j, box in enumerate(boxes)]
+        for split in ('train', 'val'):
+            (tmp_path / f'annotations/{split}.json').write_text(json.dumps(data))
+        tiny_config.data_root = str(tmp_path)
+        for key, value in options.items():
+            change(tiny_config, key.replace('__', '.'), value)
+        return tiny_config
+    return write
+
+
+def cells(count, side=16):
+    return [(i * 2 % 180, i * 3 % 180, side, side) for i in range(count)]
+
+
+def test_an_image_fuller_than_max_dets_is_told(data_of):
+    assert lines(data_of([cells(50)]), data=True) == []
+    found, = lines(data_of([cells(51)]), data=True)
+    assert found == 'warning: max_dets is 50, and the fullest image has 51 cells: set max_dets=100'
+
+
+def test_anchors_that_fit_few_cells_are_told_with_those_that_would(data_of):
+    found, = lines(data_of([cells(9, side=5)]), data=True)
+    assert found == ('warning: model.rpn_head.anchor_generator fits 0% of the cells, by an anchor of IoU 0.5 or more: '
+                     'set scales=[1.4], which would fit 100%')
+
+
+def test_anchors_are_held_against_cells_as_they_are_resized(data_of):
+    config = data_of([cells(9, side=5)])
+    for split in ('train', 'val', 'test'):
+        config[f'{split}_dataloader'].dataset.pipeline = [
+            dict(step, scale_factor=3.0) if step.type == 'Resize' else step
+            for step in config[f'{split}_dataloader'].dataset.pipeline]
+    assert lines(config, data=True) == []
+
+
+def test_queries_are_enough_if_the_fullest_image_has_fewer_cells(data_of):
+    config = data_of([cells(30)], model__rpn_head__num_proposals=40)  # read by no head of this model
+    findings = [finding for finding in check_config(config) if finding.place.endswith('num_proposals')]
+    assert [(finding.level, 'the fullest has 30' in finding.problem) for finding in findings] == [('note', True)]
+    config.model.rpn_head.num_proposals = 20
+    assert any('no more cells' in line and 'set num_proposals=30' in line for line in lines(config, data=True))
+
+
+def test_filters_that_drop_images_or_cells_are_told(data_of):
+    config = data_of([cells(4, side=16), []], train_dataloader__dataset__filter_cfg=dict(
+        filter_empty_gt=True, min_size=300))
+    config.train_dataloader.dataset.pipeline.insert(-1, dict(type='FilterAnnotations', min_gt_bbox_wh=(20, 20)))
+    found = lines(config, data=True)
+    assert len(found) == 3
+    assert 'min_size is 300 and drops 2 of 2 images' in found[0]
+    assert 'filter_empty_gt drops 1 of 2 images' in found[1]
+    assert 'min_gt_bbox_wh is (20, 20) and drops 100% of the cells' in found[2]
+
+
+def test_a_warm_up_longer_than_the_training_is_told(data_of):
+    config = data_of([cells(4)] * 5)  # 3 iterations in each of 3 epochs
+    config.param_scheduler = dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=8)
+    assert lines(config, data=True) == []
+    config.param_scheduler.end = 9
+    found, = lines(config, data=True)
+    assert 'param_scheduler.end is 9, and the training ends after 9 iterations' in found
+
+
+def solo(data_of, boxes, **head):
+    from cellseg_mm.engine.config_checks.priors import check
+    config = data_of([boxes])
+    config.model = dict(type='CellSOLO', mask_head=dict(scale_ranges=[(1, 64)], num_grids=[10], **head))
+    return [str(finding) for finding in check(Subject(config, data=True))]
+
+
+def test_cells_that_share_a_square_of_a_grid_are_counted(data_of):
+    # Squares of 20 px: two of four cells have their centres in one.
+    assert solo(data_of, [(0, 0, 10, 10), (30, 0, 10, 10), (50, 0, 10, 10), (70, 0, 10, 10)]) == []
+    found, = solo(data_of, [(0, 0, 10, 10), (5, 5, 10, 10), (50, 0, 10, 10), (70, 0, 10, 10)])
+    assert '25% of the cells have their centre in the square of another' in found
+
+
+def test_cells_beyond_all_ranges_are_counted(data_of):
+    found, = solo(data_of, [(0, 0, 10, 10), (30, 30, 100, 100)])
+    assert 'scale_ranges leaves out 50% of the cells' in found
+
+
+def test_cells_smaller_than_points_lie_apart_are_told(data_of):
+    from cellseg_mm.engine.config_checks.priors import check
+    subject = Subject(data_of([cells(9, side=4)]), data=True)
+    generator = SimpleNamespace(strides=[(8, 8), (16, 16)])
+    subject._built = SimpleNamespace(bbox_head=SimpleNamespace(prior_generator=generator)), None
+    found = [finding for finding in check(subject) if finding.place == 'model.bbox_head']
+    assert 'points 8 pixels apart, of which 25% of the cells' in str(found[0])
+
+
+def test_a_batch_larger_than_memory_is_told_as_an_estimate(tiny_config, monkeypatch):
+    monkeypatch.setattr('cellseg_mm.engine.config_checks.memory._memory', lambda: (1_000_000, 'of memory'))
+    found, = (line for line in lines(tiny_config, data=True) if 'train_dataloader' in line)
+    assert found.startswith('warning: train_dataloader gives batches of 2 x 96 x 96 pixels, for which a step needs')
+    assert 'by estimate, of 0.0 GB of memory: set a smaller batch_size' in found
+
+
+@pytest.mark.parametrize(('steps', 'expected'), [
+    ([dict(type='RandomCrop', crop_size=(100, 120)), dict(type='Resize', scale_factor=2.0)], (256, 224)),
+    ([dict(type='Resize', scale=(400, 300), keep_ratio=True)], (416, 384)),
+    ([], (320, 256)), ([dict(type='Mosaic')], None)])
+def test_the_size_of_a_batch_is_that_of_its_largest_sides(steps, expected):
+    state = np.random.get_state()[1].copy()  # noqa: NPY002 -- MMDetection's transforms draw from it
+    Subject(config_of('tiny'), False).model  # noqa: B018 -- sets the scope
+    steps = [dict(step, allow_negative_crop=True) if step['type'] == 'RandomCrop' else step for step in steps]
+    assert input_size(steps, [(300, 200), (200, 250)]) == expected
+    assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
+
+
+def test_memory_grows_with_the_batch_and_is_no_more_than_a_step_keeps():
+    config = config_of('tiny')
+    subject = Subject(config, data=False)
+    one, two = (step_bytes(subject.model, config.model, (count, 3, 96, 96)) for count in (1, 2))
+    weights = 4 * sum(parameter.nbytes for parameter in subject.model.parameters())
+    assert two - weights == pytest.approx(2 * (one - weights), rel=0.01)
+    # What the backbone and the neck keep, counted on real tensors.
+    kept = {}
+    from mmdet.registry import MODELS
+    real = MODELS.build(deepcopy(config.model)).train()
+    names = {parameter.data_ptr() for parameter in real.parameters()}
+    alive = []
+
+    def keep(tensor):
+        alive.append(tensor)
+        if tensor.data_ptr() not in names:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        real.extract_feat(torch.zeros(1, 3, 96, 96))
+    assert sum(kept.values()) <= one - weights <= 4 * sum(kept.values())
+
+
+# Pretrained weights
+
+
+def resnet_config(path, depth=18):
+    config = config_of('tiny')
+    config.model.backbone = dict(type='ResNet', depth=depth, init_cfg=dict(type='Pretrained', checkpoint=str(path)))
+    config.model.neck.in_channels = [64, 128, 256, 512]
+    return config
+
+
+@pytest.fixture(scope='module')
+def resnet_weights():
+    from torchvision.models import resnet18
+    return resnet18().state_dict()
+
+
+def test_weights_that_fit_are_a_note_with_their_number(tmp_path, resnet_weights):
+    torch.save(resnet_weights, tmp_path / 'r18.pth')
+    finding, = (one for one in check_pretrained(resnet_config(tmp_path / 'r18.pth')) if one.level == 'note')
+    assert str(finding) == 'model.backbone.init_cfg fits: 100 of 100 tensors are in r18.pth'
+
+
+def test_weights_of_another_depth_are_a_warning_with_what_they_lack(tmp_path, resnet_weights):
+    torch.save({name: value for name, value in resnet_weights.items() if not name.startswith('layer4')},
+               tmp_path / 'r18.pth')
+    finding, = check_pretrained(resnet_config(tmp_path / 'r18.pth'))
+    assert finding.level == 'warning'
+    assert 'fits 75 of 100 tensors; r18.pth lacks 25, such as layer4.0.conv1.weight' in str(finding)
+
+
+def test_weights_of_which_none_fits_are_an_error(tmp_path, resnet_weights):
+    torch.save({f'encoder.{name}': value for name, value in resnet_weights.items()}, tmp_path / 'r18.pth')
+    finding, = check_pretrained(resnet_config(tmp_path / 'r18.pth'))
+    assert finding.level == 'error'
+    assert 'does not fit: none of the 100 tensors is in r18.pth' in str(finding)
+    config = resnet_config(tmp_path / 'r18.pth')
+    config.model.backbone.init_cfg.prefix = 'encoder.'
+    assert check_pretrained(config)[0].level == 'note'
+
+
+def test_a_file_that_is_not_weights_is_an_error(tmp_path):
+    (tmp_path / 'r18.pth').write_text('nonsense')
+    finding, = check_pretrained(resnet_config(tmp_path / 'r18.pth'))
+    assert finding.level == 'error'
+    assert 'this is not a checkpoint' in finding.problem
+
+
+def test_weights_that_a_training_downloads_are_a_note_with_where_they_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    finding, = (one for one in check_pretrained(resnet_config('torchvision://resnet18')) if one.level == 'note')
+    assert f'put that file at {tmp_path}/checkpoints/resnet18-' in finding.remedy
+
+
+def test_weights_of_timm_are_counted(tmp_path):
+    config = config_of('tiny')
+    config.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'timm.pth'))
+    import timm
+    weights = timm.create_model('test_efficientnet').state_dict()
+    torch.save(weights, tmp_path / 'timm.pth')
+    notes = [finding for finding in check_pretrained(config) if finding.place.endswith('init_cfg')]
+    assert [finding.level for finding in notes] == ['note']
+    name = next(name for name in weights if name.endswith('weight'))
+    torch.save({**weights, name: torch.zeros(1)}, tmp_path / 'timm.pth')
+    findings = [finding for finding in check_pretrained(config) if finding.place.endswith('init_cfg')]
+    assert [finding.level for finding in findings] == ['error']
+    assert f'lacks 1, such as {name}' in str(findings[0])
+
+
+# What a training makes of it
+
+
+def test_errors_refuse_a_training_with_the_first_and_their_number():
+    config = config_of('tiny')
+    findings = [Finding('error', place, 'is wrong', 'mend it') for place in 'ab']
+    with pytest.raises(UserError, match=r'tiny\.py: a is wrong: mend it; and 1 more: python tools/check_config\.py'):
+        warnings_of(config, findings)
+    assert warnings_of(config, [Finding('warning', 'c', 'is odd', 'look'), Finding('note', 'd', 'is so')]) == [
+        'c is odd: look']
+
+
+def test_a_check_that_fails_stops_nothing(tiny_config, monkeypatch):
+    def fail(subject):
+        raise KeyError('oddity')
+    monkeypatch.setattr('cellseg_mm.engine.config_checks.limits.check', fail)
+    note, = (finding for finding in check_config(tiny_config) if finding.place == 'limits')
+    assert str(note) == "limits could not be checked, KeyError: 'oddity'"
