@@ -3,6 +3,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 
@@ -172,15 +175,36 @@ def test_losses_are_those_of_full_canvases(name, soft, training):
     assert torch.allclose(*losses, rtol=1e-6)
 
 
-def test_mask_scoring_learns_from_local_masks(training):
+def test_mask_scoring_learns_from_local_masks(training, monkeypatch):
     *truths, sampled = training
-    head = MODELS.build(dict(type='MaskIoUHead', num_classes=3, loss_iou=dict(type='MSELoss')))
+    stock, ours = (MODELS.build(dict(type=name, num_classes=3)) for name in ('MaskIoUHead', 'CellMaskIoUHead'))
     cfg = ConfigDict(mask_size=28, mask_thr_binary=0.5)
     targets = [heads()[0].get_targets(sampled, truth, cfg) for truth in truths]
-    ious = [head.get_targets(sampled, truth, some_logits(80, 1)[:, 0], target, cfg)
-            for truth, target in zip(truths, targets, strict=True)]
-    assert (ious[0] > 0).any()
-    assert torch.allclose(*ious, rtol=1e-5)
+    logits = some_logits(80, 1)[:, 0]
+    expected = stock.get_targets(sampled, truths[0], logits, targets[0], cfg)
+    assert (expected > 0).any()
+    assert torch.equal(ours.get_targets(sampled, truths[0], logits, targets[0], cfg), expected)
+    monkeypatch.delattr(LocalMasks, 'to_ndarray')
+    assert torch.allclose(ours.get_targets(sampled, truths[1], logits, targets[1], cfg), expected, rtol=1e-5)
+
+
+@settings(max_examples=30)
+@given(corners=arrays(np.float32, (6, 4), elements=st.floats(-90, 190, width=32)))
+def test_shares_of_instances_within_proposals_are_those_of_cropped_canvases(training, corners):
+    (stock_truth, *_), (our_truth, *_), _ = training
+    stock, ours = (MODELS.build(dict(type=name, num_classes=3)) for name in ('MaskIoUHead', 'CellMaskIoUHead'))
+    inds = torch.arange(6)
+    boxes = torch.from_numpy(corners)
+    assert torch.equal(ours._get_area_ratio(boxes, inds, our_truth.masks),
+                       stock._get_area_ratio(boxes, inds, stock_truth.masks))
+
+
+def test_mask_scores_stay_probabilities():
+    head = MODELS.build(dict(type='CellMaskIoUHead', num_classes=3))
+    ious = torch.tensor([[-0.5, 0.5, 0], [0, 0, 1.5], [0.25, 9, 9]])
+    results = InstanceData(scores=torch.tensor([0.5, 0.6, 0.8]), labels=torch.tensor([0, 2, 0]))
+    found, = head.predict_by_feat([ious], [results])
+    assert found.scores.tolist() == pytest.approx([0, 0.6, 0.2])
 
 
 def test_points_of_pointrend_learn_without_a_canvas(training, monkeypatch):
@@ -197,3 +221,13 @@ def test_points_of_pointrend_learn_without_a_canvas(training, monkeypatch):
     assert ours.get_targets(rois[:0], points[:0], none, truths[1], cfg).shape == (0, 50)
 
 
+def test_no_points_give_a_loss_of_zero_and_a_gradient():
+    head = MODELS.build(dict(type='CellMaskPointHead', num_classes=3, in_channels=4, fc_channels=4))
+    none = [SimpleNamespace(pos_bboxes=torch.zeros(0, 4), pos_gt_labels=torch.zeros(0, dtype=torch.long),
+                            pos_assigned_gt_inds=torch.zeros(0, dtype=torch.long))]
+    points = head(torch.zeros(0, 4, 50), torch.zeros(0, 3, 50))
+    loss = head.loss_and_target(points, torch.zeros(0, 50, 2), none, [InstanceData(masks=LocalMasks.empty(60, 80))],
+                                ConfigDict(num_points=50))['loss_point']
+    loss.backward()
+    assert loss == 0
+    assert all(parameter.grad is not None for parameter in head.parameters())
