@@ -1,0 +1,72 @@
+"""Mask2Former's head for hundreds of cells."""
+import torch
+from mmcv.ops import point_sample
+from mmdet.models import dense_heads
+from mmdet.models.utils import get_uncertain_point_coords_with_randomness
+from mmdet.registry import MODELS
+from mmdet.utils import reduce_mean
+from mmengine.structures import InstanceData
+
+from cellseg_mm.models.dense_heads.coarse_masks import true_masks
+from cellseg_mm.structures.roi_crop import sample_points
+
+
+@MODELS.register_module()
+class CellMask2FormerHead(dense_heads.Mask2FormerHead):
+    """`Mask2FormerHead` that samples true masks without a canvas for any; predict with `CellMaskFormerFusionHead`.
+
+    Losses are MMDetection's. Only instances are learnt, no `gt_sem_seg`.
+    """
+
+    def preprocess_gt(self, batch_gt_instances, batch_gt_semantic_segs):  # noqa: ARG002 (MMDetection's signature)
+        """The true `labels` and `masks`, as `LocalMasks`, of each image: list[InstanceData]."""
+        return [InstanceData(labels=truth.labels, masks=true_masks(truth)) for truth in batch_gt_instances]
+
+    def _loss_by_feat_single(self, cls_scores, mask_preds, batch_gt_instances, batch_img_metas):
+        matches = [self._match(*image) for image in zip(cls_scores, mask_preds, batch_gt_instances, batch_img_metas,
+                                                        strict=True)]
+        labels = torch.full_like(cls_scores[..., 0], self.num_classes, dtype=torch.long)
+        for row, (queries, owners), truth in zip(labels, matches, batch_gt_instances, strict=True):
+            row[queries] = truth.labels[owners]
+        labels = labels.flatten()
+        loss_cls = self.loss_cls(cls_scores.flatten(0, 1), labels,
+                                 avg_factor=cls_scores.new_tensor(self.class_weight)[labels].sum())
+
+        masks = torch.cat([mask_pred[queries] for mask_pred, (queries, _) in zip(mask_preds, matches, strict=True)])
+        counts = [len(queries) for queries, _ in matches]
+        # MMDetection counts an image without a cell as if it had one.
+        total = reduce_mean(cls_scores.new_tensor([sum(max(count, 1) for count in counts)])).clamp(min=1)
+        if not len(masks):
+            return loss_cls, masks.sum(), masks.sum()
+        with torch.no_grad():
+            points = get_uncertain_point_coords_with_randomness(
+                masks[:, None], None, self.num_points, self.oversample_ratio, self.importance_sample_ratio)
+            targets = torch.cat([
+                _sample(truth.masks, places, owners)
+                for truth, places, (_, owners) in zip(batch_gt_instances, points.split(counts), matches, strict=True)])
+        logits = point_sample(masks[:, None], points)[:, 0]
+        loss_dice = self.loss_dice(logits, targets, avg_factor=total)
+        loss_mask = self.loss_mask(logits.flatten(), targets.flatten(), avg_factor=total * self.num_points)
+        return loss_cls, loss_mask, loss_dice
+
+    def _match(self, scores, masks, truth, meta):
+        """The queries of an image that learn a cell, int64 (K,), and their cells, by masks at random points."""
+        points = torch.rand((1, self.num_points, 2), device=scores.device)
+        owners = torch.arange(len(truth), device=scores.device)
+        matched = self.assigner.assign(
+            InstanceData(scores=scores, masks=point_sample(masks[None], points)[0]),
+            InstanceData(labels=truth.labels, masks=_sample(truth.masks, points.expand(len(truth), -1, -1), owners)),
+            meta)
+        queries, = (matched.gt_inds > 0).nonzero(as_tuple=True)
+        return queries, matched.gt_inds[queries] - 1
+
+    def predict(self, x, batch_data_samples):
+        """The last layer's logits of classes, (B, Q, C + 1), and of masks, (B, Q, H, W) at their own stride."""
+        scores, masks = self(x, batch_data_samples)
+        return scores[-1], masks[-1]
+
+
+def _sample(masks, points, owners):
+    """True masks at points, float32 (K, M, 2) of x and y from 0 to 1, each M for one of K owners: float32 (K, M)."""
+    places = (points * points.new_tensor([masks.width, masks.height])).float().cpu().numpy()
+    return torch.from_numpy(sample_points(masks.pixels, masks.boxes, places, owners.cpu().numpy())).to(points)
