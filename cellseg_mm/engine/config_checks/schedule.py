@@ -8,7 +8,7 @@ from cellseg_mm.engine.config_checks.subject import listed
 
 # MMDetection's rule for SGD: 0.02 for 16 images, in proportion to others (docs, "Learning rate automatically scale").
 _SGD_RATE = 0.02 / 16
-_ADAM_RATE = 1e-3  # AdamW's own default; what models with pretrained backbones are trained with is below
+_ADAM_RATE = 5e-3  # above all that MMDetection trains with: RTMDet's 0.004
 
 
 def check(subject):
