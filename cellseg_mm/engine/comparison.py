@@ -10,6 +10,7 @@ import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
 from cellseg_mm.datasets.cell_dataset import check_classes, read_cells
 from cellseg_mm.engine.budget import apply_budget, for_speed, iterations_per_epoch, own_iterations
@@ -32,7 +33,7 @@ NAME = 'comparison'
 PLAN_NAME = f'{NAME}-plan.json'
 MAX_DETS = 1000  # where no config says
 ANY_CLASS = 'cell'
-_COST_IMAGES = 8
+_COST_IMAGES = 5  # evenly spread over the split
 _CONFIG_NAME = 'config.py'
 
 
@@ -413,8 +414,8 @@ def _conclude(work, agnostic):
         'hardware': hardware(), 'versions': versions(), 'notes': _notes(work, agnostic), 'rows': rows}
     write_evaluation(out / f'{NAME}.json', comparison)
     files = write_comparison_report(comparison, evidences, out, split.root)
-    print(f'\n{format_comparison_table(comparison)}')
-    print('', *comparison['notes'], '\nwritten:', out / f'{NAME}.json', *files, sep='\n')
+    said = [fill(note, 120) for note in comparison['notes']]
+    print('', format_comparison_table(comparison), *said, '', 'written:', out / f'{NAME}.json', *files, sep='\n')
     return int(any(item.problem for item in items))
 
 

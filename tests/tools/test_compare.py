@@ -25,7 +25,8 @@ from cellseg_mm.structures.local_masks import LocalMasks
     ((TINY_CONFIG, '--cfg-options', 'data_root=nowhere'), 'error: nowhere/annotations/val.json: there are no'),
     ((TINY_CONFIG, 'maps={data}/train', '--cfg-options', 'data_root={data}', '--ground-truth', 'no.json'),
      'error: no.json: there are no annotations yet'),
-    (('{data}/annotations', '--ground-truth', '{data}/annotations/val.json'), 'error: {data}/annotations: there is no label map'),
+    (('{data}/annotations', '--ground-truth', '{data}/annotations/val.json'),
+     'error: {data}/annotations: there is no label map'),
 ])
 def test_what_the_user_can_mend_is_one_line_before_any_work(call_tool, tiny_data, tmp_path, arguments, message):
     status, _, errors = call_tool('compare', '--out', tmp_path / 'new', *(
@@ -46,7 +47,7 @@ def arguments_of(data, folder, out):
         masks = LocalMasks.from_rles([cell['segmentation'] for cell in truth['annotations']
                                       if cell['image_id'] == image['id']], image['height'], image['width'])
         name = image['file_name'].removesuffix('/image.tif').rpartition('/')[2]
-        write_image(folder / 'maps' / f'{name}.tif', masks.to_label_map().astype('uint16'))
+        write_image(folder / 'maps' / f'{name}.png', masks.to_label_map().astype('uint16'))
     items = TINY_CONFIG, folder / 'broken.py', folder / 'narrow.py', folder / 'empty.json', folder / 'maps'
     return [*map(str, items), '--out', str(out), '--iterations', '7', '--cfg-options', f'data_root={data}']
 
