@@ -305,9 +305,10 @@ class _Work:
             if row is None and (self.out / item.name).exists():
                 raise UserError(f'{self.out / item.name}: this is not of this comparison; name the row otherwise by '
                                 f'NAME={item.source}, or another folder with --out')
-            if row and row['digest'] != digest and TRAINED in (item.kind, row['kind']):
+            made = last_checkpoint(self.out / item.name) is not None and TRAINED in (item.kind, row['kind'])
+            if made and row['digest'] != digest:
                 raise UserError(f'{self.out / item.name}: it was made of another config, or its data have changed; '
-                                f'name the new row otherwise by NAME={item.source}, or another folder with --out')
+                                f'name the new row otherwise by NAME={item.source}, or delete that folder')
             if row is None or row['digest'] != digest:
                 record['rows'][item.name] = {'kind': item.kind, 'digest': digest, 'done': False}
         self._write(record)

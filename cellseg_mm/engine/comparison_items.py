@@ -10,7 +10,7 @@ TRAINED, CHECKPOINT, WORK_DIR, RESULTS, LABEL_MAPS = 'trained', 'checkpoint', 'w
 _NAME = r'[\w+() -][\w.+() -]*'
 
 
-@dataclass
+@dataclass(eq=False)
 class Item:
     """A row of a comparison.
 

@@ -275,6 +275,15 @@ def test_a_training_that_fails_is_a_problem_of_its_row_and_tried_again(run, fini
     assert rows(tmp_path) == rows(finished)
 
 
+def test_a_config_that_could_not_train_may_be_mended(run, tiny, tmp_path):
+    tmp_path.joinpath('fail').write_text('tiny')
+    assert run(tmp_path, tiny) == 1
+    (tmp_path / 'fail').unlink()
+    mended = written(tmp_path / 'tiny.py', tiny, 'train_dataloader = dict(batch_size=1)')
+    assert run(tmp_path, mended) == 0
+    assert load_config(tmp_path / 'tiny/config.py').train_dataloader.batch_size == 1
+
+
 def test_a_training_that_was_killed_midway_is_resumed_and_one_in_its_first_epoch_begun_anew(run, tmp_path):
     tmp_path.joinpath('fail').write_text('tiny other')
     assert run(tmp_path) == 1
