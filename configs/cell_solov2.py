@@ -11,13 +11,14 @@ model = dict(
         type='CellSOLOV2Head',
         num_classes=num_classes,
         feat_channels=256,  # half of MMDetection's, for there are three times as many places
-        # Two cells in one place lose one: places of 8 px of the input, 10 px of an image of 1,000, about as far as the
-        # closest 1 in 100 centres of nuclei lie from each other at 40x; larger cells are found on coarser grids.
+        # Two cells in one place of a grid lose one: places of 8 px of the input, as fine as the features, are 10 px of
+        # an image of 1,000, and 9 in 10 nuclei have no neighbour's centre as close at 40x. Larger cells have coarser
+        # grids. Larger inputs are looked at in windows, for a grid of so many places belongs to one size.
         window=800,
         num_grids=[100, 50, 25, 13],
         scale_ranges=((1, 32), (24, 64), (48, 128), (96, 2048)),
         strides=[2, 4, 8, 16],  # the least area of a mask, in features of 4 x 4 px
-        max_masks_to_train=500),  # of an image, drawn anew each time: memory is that of 250, time that of all drawn
+        max_masks_to_train=500),  # of an image, drawn at random each time; time grows with them
     test_cfg=dict(score_thr=0.01, filter_thr=0.01, nms_pre=2 * max_dets, max_per_img=max_dets))
 
 optim_wrapper = dict(clip_grad=dict(max_norm=35, norm_type=2))
