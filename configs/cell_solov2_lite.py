@@ -13,7 +13,7 @@ model = dict(
         stacked_convs=2,
         norm_cfg=norm,
         window=int(_base_.crop * _base_.enlarge),
-        num_grids=[40, 20, 10, 5],  # places of 13 px of the enlarged crop, 6 px of the image: closer than 98 in 100 nuclei
+        num_grids=[40, 20, 10, 5],  # places of 13 px of the enlarged crop, 6 px of the image
         scale_ranges=((1, 64), (48, 128), (96, 256), (192, 2048)),
         mask_feature_head=dict(feat_channels=64, out_channels=64, norm_cfg=norm),
         max_masks_to_train=200))  # of a crop
