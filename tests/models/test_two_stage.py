@@ -215,6 +215,18 @@ def test_a_roi_head_predicts_what_mmdetections_does(name, scene, monkeypatch):
 
 
 @pytest.mark.parametrize('name', LITE)
+def test_a_roi_head_trains_and_predicts_in_half_precision(name, scene):
+    features, proposals, cells = scene
+    head = roi_head(name)
+    with torch.autocast('cpu', torch.bfloat16):
+        features = [feature.bfloat16() for feature in features]
+        losses = loss(head, features, proposals, samples([cells, nothing()]))
+        found = predict(head, features, [apart()[:9], apart()[:0]])
+    assert all(torch.isfinite(value).all() for value in losses.values())
+    assert len(found[0].masks) > 3
+
+
+@pytest.mark.parametrize('name', LITE)
 def test_a_batch_without_cells_gives_a_gradient_to_every_parameter(name, scene):
     features, proposals, _ = scene
     head = roi_head(name)
