@@ -1,6 +1,6 @@
 # QueryInst on the light backbone, with three stages.
 _base_ = ['cell_queryinst.py', '_base_/lite.py']
-channels = _base_.channels
+channels = 96
 stages = 3
 roi_head = _base_.model.roi_head
 
@@ -22,7 +22,7 @@ model = dict(
         bbox_roi_extractor=dict(out_channels=channels),
         bbox_head=[narrow(head, feedforward_channels=512) for head in roi_head.bbox_head[:stages]],
         mask_roi_extractor=dict(out_channels=channels),
-        mask_head=[narrow(head, num_convs=2, conv_out_channels=channels) for head in roi_head.mask_head[:stages]]),
+        mask_head=[narrow(head, num_convs=1, conv_out_channels=channels) for head in roi_head.mask_head[:stages]]),
     train_cfg=dict(rcnn=_base_.model.train_cfg.rcnn[:stages]))
 del narrow, roi_head
 train_dataloader, val_dataloader, test_dataloader = _base_.lite_dataloaders
