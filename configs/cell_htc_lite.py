@@ -12,7 +12,7 @@ model = dict(
         bbox_head=[dict(head, in_channels=channels, fc_out_channels=512) for head in _base_.model.roi_head.bbox_head],
         mask_roi_extractor=dict(out_channels=channels),
         mask_head=[
-            dict(head, num_convs=2, in_channels=channels, conv_out_channels=channels)
+            dict(head, num_convs=1, in_channels=channels, conv_out_channels=channels)  # each runs those before it, too
             for head in _base_.model.roi_head.mask_head
         ]),
     train_cfg=dict(

@@ -279,6 +279,13 @@ def test_masks_of_scnet_start_undecided(scene):
     assert float(found['loss_mask']) == pytest.approx(1.75 * np.log(2), rel=0.1)
 
 
+def test_pointrend_predicts_where_gradients_are_kept(scene):
+    features, *_ = scene
+    found, = roi_head('cell_pointrend_lite').eval().predict(
+        [feature[:1] for feature in features], [InstanceData(bboxes=apart()[:9])], samples([nothing()]), rescale=True)
+    assert len(found.masks) > 9
+
+
 def test_relayed_features_are_mmdetections():
     stock = MODELS.build(dict(type='FeatureRelayHead', in_channels=6, out_conv_channels=4))
     ours = MODELS.build(dict(type='CellFeatureRelayHead', in_channels=6, out_conv_channels=4))
