@@ -8,7 +8,7 @@ assigner = dict(type='LocalMaxIoUAssigner')
 
 model = dict(
     type='CellCascadeRCNN',
-    rpn_head=dict(anchor_generator=dict(scales=[4])),
+    rpn_head=dict(anchor_generator=dict(scales=[2])),  # from 8 px on: half of the course's cells are below 25 px
     roi_head=dict(  # lists replace those of the base: derived from it, they keep what differs between the stages
         bbox_head=[dict(head, num_classes=num_classes) for head in _base_.model.roi_head.bbox_head],
         mask_head=dict(type='CellMaskHead', num_classes=num_classes)),

@@ -6,7 +6,7 @@ model = dict(
     data_preprocessor=_base_.lite_preprocessor,
     backbone=_base_.lite_backbone,
     neck=dict(in_channels=_base_.lite_channels, out_channels=channels),
-    rpn_head=dict(in_channels=channels, feat_channels=channels),
+    rpn_head=dict(in_channels=channels, feat_channels=channels, anchor_generator=dict(scales=_base_.lite_scales)),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=channels),
         bbox_head=[dict(head, in_channels=channels, fc_out_channels=512) for head in _base_.model.roi_head.bbox_head],

@@ -10,7 +10,7 @@ model = dict(
         drop_path_rate=0.2,
         init_cfg=dict(type='Timm')),
     neck=dict(in_channels=[96, 192, 384, 768]),
-    rpn_head=dict(anchor_generator=dict(scales=[4])))
+    rpn_head=dict(anchor_generator=dict(scales=[2])))
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=0.0001, weight_decay=0.05),
     constructor='LayerDecayConstructor',

@@ -5,4 +5,4 @@ model = dict(
     backbone=dict(
         dcn=dict(type='DCNv2', deform_groups=1, fallback_on_stride=False),
         stage_with_dcn=(False, True, True, True)),
-    rpn_head=dict(anchor_generator=dict(scales=[4])))
+    rpn_head=dict(anchor_generator=dict(scales=[2])))

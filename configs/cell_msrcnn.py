@@ -3,7 +3,7 @@ _base_ = 'cell_maskrcnn.py'
 
 model = dict(
     type='CellMaskScoringRCNN',
-    rpn_head=dict(anchor_generator=dict(scales=[4])),
+    rpn_head=dict(anchor_generator=dict(scales=[2])),
     roi_head=dict(
         type='MaskScoringRoIHead', mask_iou_head=dict(type='CellMaskIoUHead', num_classes=len(_base_.classes))),
     # Of logits: a probability of 0.5, at which masks are cut. MMDetection's own 0.5 is one of 0.62.

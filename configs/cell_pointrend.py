@@ -4,7 +4,7 @@ num_classes = len(_base_.classes)
 
 model = dict(
     type='CellPointRend',
-    rpn_head=dict(anchor_generator=dict(scales=[4])),
+    rpn_head=dict(anchor_generator=dict(scales=[2])),
     roi_head=dict(
         type='CellPointRendRoIHead',
         mask_roi_extractor=dict(

@@ -11,6 +11,7 @@ lite_backbone = dict(
     model_name='tf_efficientnet_lite0',
     init_cfg=dict(type='EfficientNetLite0'))
 lite_channels = [24, 40, 112, 320]  # of the backbone's feature maps, strides 4 to 32
+lite_scales = [4]  # anchors of 16 px and more, for enlarged cells
 
 lite_train_pipeline = [
     dict(type='LoadTiffImage'),
