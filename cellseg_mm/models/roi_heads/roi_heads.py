@@ -1,5 +1,4 @@
 """MMDetection's RoI heads, for images without a cell and for those with a thousand."""
-import torch
 from mmdet.models import roi_heads
 from mmdet.models.roi_heads import mask_heads
 from mmdet.registry import MODELS
@@ -19,8 +18,9 @@ class CellPointRendRoIHead(roi_heads.PointRendRoIHead):
         channels = sum(feature.shape[1] for feature in x[:self.mask_roi_extractor.num_inputs])
         return x[0].new_zeros(0, channels, rel_roi_points.shape[1])
 
-    @torch.no_grad()  # MMDetection's changes RoIs in place, which fails where they have a gradient
     def predict_mask(self, x, batch_img_metas, results_list, rescale=False):
+        for results in results_list:  # which are changed in place: where they have a gradient, that fails
+            results.bboxes = results.bboxes.detach()
         most = max(map(len, results_list))
         parts = []
         for start in range(0, max(most, 1), _CHUNK):
