@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_flop
 from cellseg_mm.engine.checkpoint import check_weights, read_checkpoint
 from cellseg_mm.engine.config import dataset_config, load_config
 from cellseg_mm.engine.preflight import drop_pretrained
-from cellseg_mm.engine.run_record import _resident_bytes
+from cellseg_mm.engine.run_record import peak_resident_bytes
 from cellseg_mm.errors import UserError
 from cellseg_mm.processes import end_with_parent
 from cellseg_mm.progress import track
@@ -135,14 +135,19 @@ _FORMULAS = {
     torch.ops.torchvision.deform_conv2d: _deform_conv_flops,
     **dict.fromkeys((torch.ops.aten.addmm_, torch.ops.aten.baddbmm_), _matmul_flops)}
 
+# Processes are copies of one that has imported all and computed nothing, so that they start at once and share its
+# memory. It asks the driver about GPUs by NVML, since what has called CUDA cannot be copied.
+_CONTEXT = multiprocessing.get_context('forkserver')
+_CONTEXT.set_forkserver_preload([__name__, 'cellseg_mm.register', 'mmdet.datasets', 'mmdet.evaluation', 'mmdet.models'])
+_WITHOUT_CUDA = 'PYTORCH_NVML_BASED_CUDA_CHECK'
+
 
 class _Worker:
     """The process of one model, as the one that started it sees it."""
 
     def __init__(self, *args):
-        context = multiprocessing.get_context('spawn')
-        self._pipe, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other, *args), daemon=True)
+        self._pipe, other = _CONTEXT.Pipe()
+        self._process = _CONTEXT.Process(target=_serve, args=(other, *args), daemon=True)
         with _inherited_by_children():
             self._process.start()
         other.close()  # so that the process's death is the end of the pipe
@@ -164,6 +169,8 @@ class _Worker:
 def _inherited_by_children():
     """Leave Ctrl-C to this process, and stdout: what libraries print there as they are imported is no result."""
     handler, stdout = signal.signal(signal.SIGINT, signal.SIG_IGN), os.dup(1)
+    before = os.environ.get(_WITHOUT_CUDA)
+    os.environ[_WITHOUT_CUDA] = '1'
     try:
         with Path(os.devnull).open('w') as nowhere:
             os.dup2(nowhere.fileno(), 1)
@@ -172,6 +179,8 @@ def _inherited_by_children():
         os.dup2(stdout, 1)
         os.close(stdout)
         signal.signal(signal.SIGINT, handler)
+        os.environ.pop(_WITHOUT_CUDA)
+        os.environ |= {_WITHOUT_CUDA: before} if before else {}
 
 
 def _serve(pipe, config, checkpoint, image_paths):
@@ -245,7 +254,7 @@ class _Predictor:
         """All of the cost but the time."""
         threads = torch.get_num_threads()
         # Before counting, which takes memory of its own.
-        peak = torch.cuda.max_memory_allocated() if self._has_gpu else _resident_bytes()
+        peak = torch.cuda.max_memory_allocated() if self._has_gpu else peak_resident_bytes()
         by_size = sorted(self._input_sizes, key=lambda path: prod(self._input_sizes[path]))
         path = by_size[(len(by_size) - 1) // 2]
         return {'parameters': sum(parameter.numel() for parameter in self._model.parameters()),

@@ -61,7 +61,7 @@ class RunRecordHook(Hook):
 
     def after_train_epoch(self, runner):
         self._after_iter()
-        peaks = all_gather_object((_resident_bytes(), self._gpu_bytes))
+        peaks = all_gather_object((peak_resident_bytes(), self._gpu_bytes))
         earlier = self._earlier['peak_memory_mb']
         cpu = max(earlier['cpu'], sum(cpu for cpu, _ in peaks) / 1e6)
         gpu = max(earlier['gpu'] or 0, *(gpu / 1e6 for _, gpu in peaks)) if torch.cuda.is_available() else None
@@ -125,6 +125,14 @@ def versions():
     return {'python': platform.python_version()} | {package.__name__: package.__version__ for package in packages}
 
 
+def peak_resident_bytes():
+    """The largest resident memory that this process has had."""
+    # getrusage also counts what the process was before it became this program, a copy of the one that started it.
+    status = Path('/proc/self/status')
+    peak = status.is_file() and re.search(r'^VmHWM:\s*(\d+) kB', status.read_text(encoding='utf-8'), re.MULTILINE)
+    return 1024 * int(peak[1]) if peak else _UNIT * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def _processor():
     try:
         lines = Path('/proc/cpuinfo').read_text(encoding='utf-8', errors='replace').splitlines()
@@ -132,13 +140,6 @@ def _processor():
         lines = []
     names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _resident_bytes():
-    # getrusage also counts what the process was before it became this program, a copy of the one that started it.
-    status = Path('/proc/self/status')
-    peak = status.is_file() and re.search(r'^VmHWM:\s*(\d+) kB', status.read_text(encoding='utf-8'), re.MULTILINE)
-    return 1024 * int(peak[1]) if peak else _UNIT * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _without_home(text):
