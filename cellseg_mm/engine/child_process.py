@@ -1,14 +1,44 @@
-"""A command that this process runs to its end, and what it says it ended for."""
+"""A command that this process runs to its end, in a folder that both keep others out of."""
 import contextlib
+import fcntl
 import os
 import re
 import subprocess
 import sys
 import tempfile
 
+from cellseg_mm.errors import UserError
+
 PATIENCE = 20.0  # seconds that a command has to end by itself after a signal
 _POLL = 0.2
 _LONGEST = 300  # characters of a reason
+
+
+@contextlib.contextmanager
+def alone_in(folder, work):
+    """Hold a lock on a folder, and yield its descriptor, for `run_child`.
+
+    So a command that outlives this process, when that is killed, is not joined by a second one in the same folder.
+
+    Args:
+        folder (str | Path): It exists.
+        work (str): What is done in it, such as 'a comparison'.
+
+    Raises:
+        UserError: If another process holds it.
+    """
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f'{folder}: {work} is at work in it, or a training that it started; wait for its end, or '
+                            'end it') from None
+        except OSError:
+            pass  # a file system without locks
+        yield lock
+    finally:
+        os.close(lock)
 
 
 def run_child(command, lock):
@@ -19,7 +49,8 @@ def run_child(command, lock):
         lock (int): A descriptor that it inherits, and holds as long as it runs.
 
     Returns:
-        str | None: In one line, why it failed; None if it did not.
+        tuple[int, str | None]: Its exit status, as a shell would give it, and in one line why it failed; None if it
+        did not.
     """
     with tempfile.TemporaryFile() as errors:
         process, shown = subprocess.Popen(list(map(str, command)), stderr=errors, pass_fds=(lock, )), 0
@@ -40,7 +71,8 @@ def run_child(command, lock):
         finally:
             _pass_on(errors, shown)
         errors.seek(0)
-        return _reason(process.returncode, errors.read().decode(errors='replace'))
+        status = process.returncode
+        return 128 - status if status < 0 else status, _reason(status, errors.read().decode(errors='replace'))
 
 
 def _pass_on(errors, shown):

@@ -1,27 +1,24 @@
 """Models side by side: trained with one budget where they are not, evaluated and measured alike on one split."""
-import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 import sys
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import fill
+
+import numpy as np
 
 from cellseg_mm.datasets.cell_dataset import check_classes, read_cells
 from cellseg_mm.engine.budget import apply_budget, for_speed, iterations_per_epoch, own_iterations
-from cellseg_mm.engine.child_process import run_child
+from cellseg_mm.engine.child_process import alone_in, run_child
 from cellseg_mm.engine.comparison_items import LABEL_MAPS, TRAINED, WORK_DIR, parse_items
 from cellseg_mm.engine.config import dataset_config, load_config, parse_options
 from cellseg_mm.engine.model_cost import measure_costs
 from cellseg_mm.engine.preflight import check_data, check_work_dir
 from cellseg_mm.engine.run_record import hardware, versions
 from cellseg_mm.errors import CellDataError, UserError
-from cellseg_mm.evaluation.evaluate import evaluate, write_evaluation
+from cellseg_mm.evaluation.evaluate import evaluate_evidence, write_evaluation
 from cellseg_mm.evaluation.evidence import compare, gather
 from cellseg_mm.evaluation.instances import pair_images, read_results
 from cellseg_mm.evaluation.label_map_results import read_label_maps
@@ -98,7 +95,7 @@ def compare_models(texts, out, tools, ground_truth=None, terms=None):
         if item.results is not None:
             _read_pairs(item, split, agnostic)  # what is wrong with them is told before anything is trained
     check_work_dir(out)
-    with _alone_in(out) as lock:
+    with alone_in(out, 'a comparison') as lock:
         for item in items:
             if item.name in foreign:
                 item.results = out / f'{item.name}.results.json'
@@ -177,24 +174,6 @@ def _read_pairs(item, split, agnostic):
         raise UserError(f'{item.results}: {error}') from error
 
 
-@contextlib.contextmanager
-def _alone_in(out):
-    """Hold a lock on a folder, which a training inherits: one that outlives a killed comparison keeps others out."""
-    lock = os.open(out, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise UserError(f'{out}: a comparison is at work in it, or a training that it started; wait for its end, or '
-                        'end it') from None
-    except OSError:
-        pass  # a file system without locks
-    try:
-        yield lock
-    finally:
-        os.close(lock)
-
-
 class _Work:
     """Trainings and predictions, and the record of them."""
 
@@ -219,13 +198,16 @@ class _Work:
             if not self.terms.minutes or item.kind != TRAINED or 'seconds_per_iteration' in row:
                 continue
             self._say(item, 'measuring how long an iteration takes')
-            with tempfile.TemporaryDirectory(prefix='.speed', dir=self.out) as folder:
-                found = Path(folder, 'seconds.json')
-                for_speed(item.config, found, self._processes).dump(Path(folder, _CONFIG_NAME))
-                item.problem = self._launch('train', Path(folder, _CONFIG_NAME), '--work-dir', folder)
-                if item.problem is None:
-                    row['seconds_per_iteration'] = read_json(found, 'run the same command again')
-                    self._write()
+            folder = self.out / '.speed'
+            shutil.rmtree(folder, ignore_errors=True)  # one was killed in it
+            folder.mkdir()
+            found = folder / 'seconds.json'
+            for_speed(item.config, found, self._processes).dump(folder / _CONFIG_NAME)
+            item.problem = self._launch('train', folder / _CONFIG_NAME, '--work-dir', folder)
+            if item.problem is None:
+                row['seconds_per_iteration'] = read_json(found, 'run the same command again')
+                self._write()
+            shutil.rmtree(folder)
 
     def make_predictions(self):
         """Train or predict what has no predictions yet."""
@@ -284,7 +266,7 @@ class _Work:
         if self.terms.processes:
             launch += ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', self.terms.processes]
             flags += ['--launcher', 'pytorch']
-        return run_child([*launch, self.tools / f'{tool}.py', *arguments, *flags], self.lock)
+        return run_child([*launch, self.tools / f'{tool}.py', *arguments, *flags], self.lock)[1]
 
     def _say(self, item, what):
         print(f'[{self.items.index(item) + 1} of {len(self.items)}] {item.name}: {what}', flush=True)
@@ -373,6 +355,8 @@ def _training(item):
     if not path or not path.is_file():
         return None
     record = read_json(path, 'delete it')
+    if record['hardware'] != hardware():
+        item.notes.append('it was trained on another machine, so that its time of training says little here')
     images, processes, loader = record['data']['train_images'], record['processes'], item.config.train_dataloader
     per_epoch = iterations_per_epoch(item.config, images, processes)
     if loader.sampler.type == 'BudgetSampler':
@@ -392,8 +376,8 @@ def _conclude(work, agnostic):
         if item.problem is None:
             print(f'[{number} of {len(items)}] {item.name}: evaluating {item.results}', flush=True)
             pairs = _read_pairs(item, split, agnostic)
-            evaluations[item.name] = evaluate(pairs, classes, split.max_dets)
-            evidences[item.name] = gather(pairs, classes, split.max_dets, evaluations[item.name]['thresholds'])
+            evidences[item.name] = gather(pairs, classes, split.max_dets)
+            evaluations[item.name] = evaluate_evidence(pairs, evidences[item.name])
             if item is not items[0] and items[0].name in evidences:
                 versus[item.name] = compare(evidences[items[0].name], evidences[item.name])
     costs = work.costs() if work.terms.cost else {}
@@ -412,15 +396,14 @@ def _conclude(work, agnostic):
         'cells': sum(not (cell['iscrowd'] or cell['ignore']) for cell in split.truth['annotations']),
         'classes': classes, 'class_agnostic': agnostic, 'max_dets': split.max_dets,
         'budget': {'iterations': terms.iterations, 'minutes': terms.minutes, 'seed': terms.seed} if trains else None,
-        'hardware': hardware(), 'versions': versions(), 'notes': _notes(work, agnostic), 'rows': rows}
+        'hardware': hardware(), 'versions': versions(), 'notes': _notes(work, agnostic, evidences), 'rows': rows}
     write_evaluation(out / f'{NAME}.json', comparison)
     files = write_comparison_report(comparison, evidences, out, split.root)
-    said = [fill(note, 120) for note in comparison['notes']]
-    print('', format_comparison_table(comparison), *said, '', 'written:', out / f'{NAME}.json', *files, sep='\n')
+    print('', format_comparison_table(comparison), '', 'written:', out / f'{NAME}.json', *files, sep='\n')
     return int(any(item.problem for item in items))
 
 
-def _notes(work, agnostic):
+def _notes(work, agnostic, evidences):
     """What a reader of the comparison has to know of single models."""
     trained = [item for item in work.items if item.kind == TRAINED and item.problem is None]
     sizes = {item.name: item.config.train_dataloader.batch_size for item in trained}
@@ -434,8 +417,13 @@ def _notes(work, agnostic):
                     for cell in work.split.truth['annotations'])
     most = max(cells.values(), default=0)
     if most > work.split.max_dets:
+        remedy = f'--cfg-options max_dets={most}' if any(item.config for item in work.items) else f'--max-dets {most}'
         notes.append(f'An image has {most} cells of one class, of which the dense cap leaves {work.split.max_dets}: '
-                     f'give --max-dets {most} or more.')
+                     f'give {remedy} or more.')
+    unranked = [name for name, evidence in evidences.items() if len(np.unique(evidence.matches.score)) == 1]
+    if unranked:
+        notes.append(f'{", ".join(unranked)}: all cells have the same score, with which AP and AP50 come to no more '
+                     'than about precision times recall; compare by F1 and PQ.')
     if work.items[0].problem:
         notes.append(f'{work.items[0].name} has no figures, so that nothing is compared with the first row.')
     return notes

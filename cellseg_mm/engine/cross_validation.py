@@ -4,23 +4,20 @@ Figures of a single validation split hang on which images came into it. Here eac
 that did not train on it or on others of its group. One thing still flatters: a fold's epoch is the one with the best
 AP50 on the fold's own validation images. (Its score thresholds would too; so they come from the other folds.)
 """
-import contextlib
 import csv
-import fcntl
 import hashlib
 import io
 import json
 import math
-import os
 import re
 import shutil
-import subprocess
 import sys
 from itertools import chain
 from pathlib import Path
 
 from cellseg_mm.datasets.cell_dataset import read_cells
 from cellseg_mm.datasets.folds import fold_file, read_folds
+from cellseg_mm.engine.child_process import alone_in, run_child
 from cellseg_mm.engine.config import load_config, parse_options
 from cellseg_mm.engine.preflight import check_data, check_work_dir
 from cellseg_mm.errors import CellDataError, UserError
@@ -34,7 +31,6 @@ from cellseg_mm.visualization.cross_validation_report import write_page
 NAME = 'cross-validation'
 RECORD_NAME = f'{NAME}.json'
 _WRITTEN = '-results.json', '-annotations.json', '-evaluation.json', '.csv', '.html'
-_PATIENCE = 20.0  # seconds that a training has to end by itself after a signal
 
 
 def cross_validate(config_path, work_dir, train_tool, folds=None, options=(), amp=False, processes=None):
@@ -74,7 +70,7 @@ def cross_validate(config_path, work_dir, train_tool, folds=None, options=(), am
     if processes:
         launch += ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', processes]
         flags += ['--launcher', 'pytorch']
-    with _alone_in(work_dir) as lock:
+    with alone_in(work_dir, 'a cross-validation') as lock:
         done = _take_up(work_dir, plan)
         for fold in range(found.count):
             folder, place = work_dir / f'fold{fold}', f'fold {fold + 1} of {found.count}'
@@ -85,12 +81,12 @@ def cross_validate(config_path, work_dir, train_tool, folds=None, options=(), am
                 shutil.rmtree(folder)  # killed in its first epoch
             print(f'{place}: training in {folder}, log: {folder}/<time>/<time>.log', flush=True)
             exchange = [f'{key}={fold_file(fold, part)}' for part, key in keys.items()]
-            status = _run([*launch, train_tool, config_path, '--work-dir', folder, *flags, '--resume',
-                           '--cfg-options', *options, *exchange], lock)
-            if status:
+            status, problem = run_child([*launch, train_tool, config_path, '--work-dir', folder, *flags, '--resume',
+                                         '--cfg-options', *options, *exchange], lock)
+            if problem:
                 log = max(folder.glob('*/*.log'), default=None)
-                print(f'{place} failed with status {status}: its messages are above{f" and in {log}" if log else ""}; '
-                      'the same command goes on from there', file=sys.stderr)
+                print(f'{place} failed: {problem}; its messages are above{f" and in {log}" if log else ""}; the same '
+                      'command goes on from there', file=sys.stderr)
                 return status
             if not (folder / RESULTS_NAME).is_file():
                 raise CellDataError(folder, f'its training left no {RESULTS_NAME}',
@@ -111,31 +107,6 @@ def _annotations_key(config, part):
     if 'ann_file' not in dataset:
         raise UserError(f'{key} has no ann_file to exchange for that of a fold: let the config use one CellDataset')
     return f'{key}.ann_file'
-
-
-@contextlib.contextmanager
-def _alone_in(work_dir):
-    """Hold a lock on a folder, and yield its descriptor: a training that inherits it holds the lock as long as it runs.
-
-    So a training that outlives a killed cross-validation is not joined by a second one in the same folder.
-    """
-    lock = os.open(work_dir, os.O_RDONLY)
-    try:
-        if _is_held(lock):
-            raise UserError(f'{work_dir}: a cross-validation is at work in it, or a training that it started; wait for '
-                            'its end, or end it')
-        yield lock
-    finally:
-        os.close(lock)
-
-
-def _is_held(lock):
-    """Whether another process holds a lock; this one does thereafter, where the file system has locks."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return isinstance(error, BlockingIOError)
-    return False
 
 
 def _take_up(work_dir, plan):
@@ -166,22 +137,6 @@ def _take_up(work_dir, plan):
 def _changed(work_dir, what):
     return (f'{work_dir}: the cross-validation in it cannot go on, since {what}; undo that, or start another with '
             '--work-dir')
-
-
-def _run(command, lock):
-    """Run a training to its end; its exit status, as a shell would give it."""
-    process = subprocess.Popen(list(map(str, command)), pass_fds=(lock, ))
-    try:
-        status = process.wait()
-    except BaseException as error:
-        # Ctrl-C in a terminal has reached the training as well. A signal can get lost where Python swallows exceptions.
-        told = isinstance(error, KeyboardInterrupt)
-        for stop in (*([process.poll] if told else ()), process.terminate, process.terminate, process.kill):
-            stop()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_PATIENCE)
-        raise
-    return 128 - status if status < 0 else status
 
 
 def _conclude(config, work_dir, count):

@@ -48,8 +48,23 @@ def evaluate(pairs, classes, max_dets, thresholds=None, thresholds_from=None, re
               last three also with '/<class>'.
     """
     evidence = gather(pairs, classes, max_dets, thresholds)
-    if thresholds is None:
-        thresholds_from = SAME_IMAGES
+    return evaluate_evidence(pairs, evidence, thresholds_from if thresholds else SAME_IMAGES, replicates, seed)
+
+
+def evaluate_evidence(pairs, evidence, thresholds_from=SAME_IMAGES, replicates=REPLICATES, seed=0):
+    """What `evaluate` says, of evidence at hand.
+
+    Args:
+        pairs (list[ImagePair]): The images.
+        evidence (Evidence): What `gather` found in them.
+        thresholds_from (str): As of `evaluate`.
+        replicates (int): As of `evaluate`.
+        seed (int): As of `evaluate`.
+
+    Returns:
+        dict: As of `evaluate`.
+    """
+    classes, max_dets, thresholds = evidence.classes, evidence.max_dets, evidence.thresholds
     curves = precision_at_recalls(evidence.matches, max_dets)[:, 0]
     intervals, groups = {}, [pair.group for pair in pairs]
     number = len(set(groups))
@@ -60,7 +75,7 @@ def evaluate(pairs, classes, max_dets, thresholds=None, thresholds_from=None, re
         'images': len(pairs), 'groups': number,
         'cells': int(evidence.matches.count.sum()), 'predictions': sum(len(pair.predicted) for pair in pairs),
         'classes': list(classes), 'max_dets': max_dets,
-        'thresholds': {} if isinstance(thresholds, list) else evidence.thresholds, 'thresholds_from': thresholds_from,
+        'thresholds': {} if isinstance(thresholds, list) else thresholds, 'thresholds_from': thresholds_from,
         'metrics': metrics_of(pairs, evidence), 'intervals': intervals,
         'confusion': confusion_matrix(evidence.confident, len(classes)).tolist(),
         'errors': error_breakdown(pairs, evidence.matches, max_dets),

@@ -156,6 +156,7 @@ def format_comparison_table(comparison):
     parts = [said.pop(0)] if comparison.get('class_agnostic') else []
     parts += _blocks(names, problems, quality_columns(comparison))
     parts += _blocks(names, [''] * len(rows), cost_columns(comparison))
+    said += map(str, comparison.get('notes') or ())
     return '\n\n'.join([*parts, '\n'.join(line for text in said for line in wrap(text, _TERMINAL))])
 
 

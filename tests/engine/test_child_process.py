@@ -8,7 +8,8 @@ import time
 import pytest
 
 from cellseg_mm.engine import child_process
-from cellseg_mm.engine.child_process import run_child
+from cellseg_mm.engine.child_process import alone_in, run_child
+from cellseg_mm.errors import UserError
 
 
 @pytest.fixture
@@ -19,24 +20,24 @@ def run(tmp_path):
     os.close(lock)
 
 
-@pytest.mark.parametrize(('program', 'reason'), [
-    ('', None),
-    ('import sys; sys.exit(3)', 'it ended with status 3'),
-    ('import sys; print("warning: odd\\nerror: no.pth: it is\\tmissing; name it", file=sys.stderr); sys.exit(2)',
+@pytest.mark.parametrize(('program', 'status', 'reason'), [
+    ('', 0, None),
+    ('import sys; sys.exit(3)', 3, 'it ended with status 3'),
+    ('import sys; print("warning: odd\\nerror: no.pth: it is\\tmissing; name it", file=sys.stderr); sys.exit(2)', 2,
      'no.pth: it is missing; name it'),
-    ('raise ValueError("first\\nsecond")', 'ValueError: first'),
-    ('try:\n    1 / 0\nexcept ArithmeticError:\n    raise KeyError("x")', "KeyError: 'x'"),
-    ('import concurrent.futures as c\nraise c.BrokenExecutor("x")', 'it ended with status 1'),
-    ('import sys; print("torch.OutOfMemoryError: CUDA out of memory", file=sys.stderr); sys.exit(1)',
+    ('raise ValueError("first\\nsecond")', 1, 'ValueError: first'),
+    ('try:\n    1 / 0\nexcept ArithmeticError:\n    raise KeyError("x")', 1, "KeyError: 'x'"),
+    ('import concurrent.futures as c\nraise c.BrokenExecutor("x")', 1, 'it ended with status 1'),
+    ('import sys; print("torch.OutOfMemoryError: CUDA out of memory", file=sys.stderr); sys.exit(1)', 1,
      'torch.OutOfMemoryError: CUDA out of memory'),
     ('import sys; print("RuntimeError: the cause", file=sys.stderr); raise type("ChildFailedError", (Exception, ), {})',
-     'RuntimeError: the cause'),
-    ('import os; os.kill(os.getpid(), 9)', 'it was killed, perhaps for lack of memory'),
-    ('import os; os.kill(os.getpid(), 11)', 'it was ended by signal 11'),
-    ('raise ValueError("x" * 999)', f'ValueError: {"x" * 288}'),
+     1, 'RuntimeError: the cause'),
+    ('import os; os.kill(os.getpid(), 9)', 128 + 9, 'it was killed, perhaps for lack of memory'),
+    ('import os; os.kill(os.getpid(), 11)', 128 + 11, 'it was ended by signal 11'),
+    ('raise ValueError("x" * 999)', 1, f'ValueError: {"x" * 288}'),
 ])
-def test_why_a_command_failed_is_one_line(run, program, reason):
-    assert run(program) == reason
+def test_why_a_command_failed_is_a_status_and_one_line(run, program, status, reason):
+    assert run(program) == (status, reason)
 
 
 def test_what_it_writes_is_passed_on_while_it_runs(run, capfd, tmp_path):
@@ -53,7 +54,7 @@ def test_what_it_writes_is_passed_on_while_it_runs(run, capfd, tmp_path):
     reader.start()
     assert run(f'import os, sys, time; print("é first", file=sys.stderr, flush=True)\n'
                f'while not os.path.exists({str(tmp_path / "seen")!r}): time.sleep(0.05)\n'
-               'print("last", file=sys.stderr)') is None
+               'print("last", file=sys.stderr)') == (0, None)
     reader.join()
     assert ''.join(seen) == 'é first\n'
     assert capfd.readouterr().err == 'last\n'
@@ -99,7 +100,24 @@ time.sleep(60)
 
 def test_the_command_holds_what_it_inherits(tmp_path):
     lock = os.open(tmp_path, os.O_RDONLY)
-    assert run_child([sys.executable, '-c', f'import os; os.fstat({lock})'], lock) is None
+    assert run_child([sys.executable, '-c', f'import os; os.fstat({lock})'], lock) == (0, None)
     os.close(lock)
     assert subprocess.run([sys.executable, '-c', f'import os; os.fstat({lock})'], check=False,
                           stderr=subprocess.DEVNULL).returncode
+
+
+def is_taken(folder):
+    try:
+        with alone_in(folder, 'a comparison'):
+            return False
+    except UserError as error:
+        return f'{folder}: a comparison is at work in it, or a training that it started' in str(error)
+
+
+def test_a_command_that_outlives_the_process_that_started_it_keeps_others_out(tmp_path):
+    with alone_in(tmp_path, 'a comparison') as lock:
+        training = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE, pass_fds=(lock, ))
+        assert is_taken(tmp_path)
+    assert is_taken(tmp_path)
+    training.communicate(b'\n')
+    assert not is_taken(tmp_path)

@@ -1,5 +1,4 @@
 import json
-import subprocess
 import sys
 
 import pytest
@@ -10,8 +9,9 @@ from cellseg_mm.engine import comparison
 from cellseg_mm.engine.comparison import Terms, compare_models
 from cellseg_mm.engine.comparison_items import parse_items
 from cellseg_mm.engine.config import load_config
+from cellseg_mm.engine.run_record import hardware
 from cellseg_mm.errors import UserError
-from cellseg_mm.evaluation.evaluate import evaluate
+from cellseg_mm.evaluation.evaluate import evaluate, evaluate_evidence
 from cellseg_mm.evaluation.evidence import compare, gather
 from cellseg_mm.evaluation.instances import read_pairs
 from cellseg_mm.io.image import write_image
@@ -42,7 +42,8 @@ results = json.dumps([
 if Path(__file__).stem == 'train':
     (work_dir / 'best_epoch_2.results.json').write_text(results)
     (work_dir / 'run.json').write_text(json.dumps(dict(
-        epochs=4, seconds=12.5, peak_memory_mb=dict(cpu=900.0, gpu=None), processes=1, data=dict(train_images=5))))
+        epochs=4, seconds=12.5, peak_memory_mb=dict(cpu=900.0, gpu=None), processes=1, data=dict(train_images=5),
+        hardware=json.loads((here / 'hardware.json').read_text()))))
     (work_dir / 'epoch_4.pth').write_text('')
     (work_dir / 'best_epoch_2.pth').write_text(work_dir.name)
 else:
@@ -56,6 +57,7 @@ def tools(tmp_path_factory, tiny_data):
     for name in ('train', 'test'):
         (folder / f'{name}.py').write_text(STAND_IN)
     (folder / 'truth.json').write_text((tiny_data / 'annotations/val.json').read_text())
+    (folder / 'hardware.json').write_text(json.dumps(hardware()))
     return folder
 
 
@@ -92,7 +94,7 @@ def run(tools, tiny_data, tiny, other):
 @pytest.fixture(autouse=True)
 def brief(monkeypatch):
     """Evaluate briefly and leave out the report, but for `finished`, which is made before."""
-    monkeypatch.setattr(comparison, 'evaluate', lambda *args: evaluate(*args, replicates=20))
+    monkeypatch.setattr(comparison, 'evaluate_evidence', lambda *args: evaluate_evidence(*args, replicates=20))
     monkeypatch.setattr(comparison, 'compare', lambda *args: compare(*args, replicates=20))
     monkeypatch.setattr(comparison, 'write_comparison_report', lambda _, __, out, ___: [out / 'comparison.html'])
 
@@ -301,7 +303,7 @@ def test_minutes_become_iterations_at_the_speed_measured_once(run, tiny, tmp_pat
     assert '[1 of 1] tiny: measuring how long an iteration takes' in output
     assert '[1 of 1] tiny: 12 iterations, 0.50 s each' in output
     assert load_config(tmp_path / 'tiny/config.py').train_dataloader.sampler.iterations == 12
-    assert not list(tmp_path.glob('.speed*'))
+    assert not (tmp_path / '.speed').exists()
     (tmp_path / 'tiny/val-results.json').unlink()
     assert run(tmp_path, tiny, iterations=None, minutes=0.1) == 0
     output = capsys.readouterr().out
@@ -326,6 +328,7 @@ def test_label_maps_without_classes_make_all_cells_one_class(run, tiny, label_ma
     assert rows(tmp_path)['cellpose']['results'] == 'cellpose.results.json'
     assert rows(tmp_path)['tiny']['evaluation']['cells'] == found['cells']
     assert 'all cells count as of one class' in capsys.readouterr().out
+    assert [note[:36] for note in found['notes'] if 'same score' in note] == ['cellpose: all cells have the same sc']
 
 
 def test_class_agnostic_takes_results_of_unknown_categories(run, tiny, results_file, tiny_data, tmp_path):
@@ -413,6 +416,7 @@ def test_costs_are_all_of_one_run(run, tiny, other, tmp_path, monkeypatch):
     monkeypatch.setattr(comparison, 'hardware', lambda: {'processor': 'another'})
     assert run(tmp_path, cost=True) == 0
     assert len(measured) == 5
+    assert 'tiny: it was trained on another machine, so' in ' '.join(table(tmp_path)['notes'])
 
 
 def test_folders_of_something_else_are_left_alone(run, tmp_path):
@@ -436,25 +440,9 @@ def test_configs_of_other_data_or_classes_are_refused(run, tiny, tiny_data, tmp_
     assert not (tmp_path / 'out').exists()
 
 
-def test_a_training_that_outlives_its_comparison_keeps_others_out(tmp_path):
-    def is_taken():
-        try:
-            with comparison._alone_in(tmp_path):
-                return False
-        except UserError as error:
-            return 'a comparison is at work in it, or a training that it started' in str(error)
-
-    with comparison._alone_in(tmp_path) as lock:
-        training = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE, pass_fds=(lock, ))
-        assert is_taken()
-    assert is_taken()
-    training.communicate(b'\n')
-    assert not is_taken()
-
-
 def test_several_processes_are_started_by_torchrun(run, tiny, tmp_path, monkeypatch):
     commands = []
-    monkeypatch.setattr(comparison, 'run_child', lambda command, _: commands.append(command) or 'no')
+    monkeypatch.setattr(comparison, 'run_child', lambda command, _: commands.append(command) or (1, 'no'))
     assert run(tmp_path, tiny, processes=2, amp=True) == 1
     command, = commands
     assert command[:6] == [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', 2]

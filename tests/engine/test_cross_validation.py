@@ -1,11 +1,6 @@
 import csv
 import json
-import os
-import signal
-import subprocess
 import sys
-import threading
-import time
 
 import pytest
 from conftest import TINY_CONFIG
@@ -129,7 +124,7 @@ def test_a_failing_training_ends_it_with_its_status_and_names_fold_and_log(run, 
     assert run(tmp_path) == 3
     output = capsys.readouterr()
     line, = output.err.splitlines()
-    assert line.startswith('fold 2 of 2 failed with status 3: ')
+    assert line.startswith('fold 2 of 2 failed: it ended with status 3; ')
     assert str(tmp_path / 'fold1/20260101_000000/20260101_000000.log') in line
     assert f'fold 2 of 2: training in {tmp_path}/fold1, log: ' in output.out
     assert not (tmp_path / 'cross-validation.csv').exists()
@@ -219,71 +214,9 @@ def test_several_data_sets_in_one_are_refused(run, tmp_path):
 
 def test_several_processes_are_started_by_torchrun(run, tmp_path, monkeypatch):
     commands = []
-    monkeypatch.setattr(cross_validation, '_run', lambda command, _: commands.append(command) or 1)
+    monkeypatch.setattr(cross_validation, 'run_child', lambda command, _: commands.append(command) or (1, 'no'))
     assert run(tmp_path, processes=2) == 1
     command, = commands
     assert command[:6] == [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', 2]
     start = command.index('--launcher')
     assert command[start:start + 4] == ['--launcher', 'pytorch', '--resume', '--cfg-options']
-
-
-def is_taken(folder):
-    try:
-        with cross_validation._alone_in(folder):
-            return False
-    except UserError as error:
-        return 'a cross-validation is at work in it, or a training that it started' in str(error)
-
-
-def test_a_training_that_outlives_its_cross_validation_keeps_others_out(tmp_path):
-    with cross_validation._alone_in(tmp_path) as lock:
-        training = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE, pass_fds=(lock, ))
-        assert is_taken(tmp_path)
-    assert is_taken(tmp_path)
-    training.communicate(b'\n')
-    assert not is_taken(tmp_path)
-
-
-@pytest.mark.parametrize(('told', 'patience', 'end'), [
-    (True, 60, signal.SIGINT), (False, 1, signal.SIGTERM), (False, 0.1, None)])
-def test_ctrl_c_waits_for_the_training_and_ends_it_if_it_was_not_told(told, patience, end, tmp_path, monkeypatch):
-    """In a terminal both processes get the signal; `kill -INT` reaches one of them only. At last it is killed."""
-    monkeypatch.setattr(cross_validation, '_PATIENCE', patience)
-    program = f"""
-import signal, sys, time
-from pathlib import Path
-def end(number, frame):
-    time.sleep(0.4)
-    Path({str(tmp_path)!r}, 'end').write_text(str(number))
-    sys.exit(130)
-signal.signal(signal.SIGINT, end)
-signal.signal(signal.SIGTERM, end)
-Path({str(tmp_path)!r}, 'pid').write_text('')
-Path({str(tmp_path)!r}, 'pid').write_text(str(__import__('os').getpid()))
-time.sleep(60)
-"""
-
-    def interrupt():
-        pid = tmp_path / 'pid'
-        while not pid.exists() or not pid.read_text():
-            time.sleep(0.02)
-        if told:
-            os.kill(int(pid.read_text()), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        threading.Thread(target=interrupt, daemon=True).start()
-        with pytest.raises(KeyboardInterrupt):
-            cross_validation._run([sys.executable, '-c', program], 0)
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    ends = [path.read_text() for path in tmp_path.glob('end')]
-    assert ends == ([str(int(end))] if end else [])
-    with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / 'pid').read_text()), 0)
-
-
-def test_a_training_that_was_killed_has_the_status_that_a_shell_gives_it():
-    program = 'import os, signal; os.kill(os.getpid(), signal.SIGKILL)'
-    assert cross_validation._run([sys.executable, '-c', program], 0) == 128 + signal.SIGKILL
