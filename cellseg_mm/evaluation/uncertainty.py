@@ -78,3 +78,21 @@ def p_value(difference, differences, exact):
     # Sums in another order may differ in their last bits.
     as_large = np.sum(np.abs(differences) >= abs(difference) - 1e-12)
     return float(as_large / len(differences) if exact else (1 + as_large) / (1 + len(differences)))
+
+
+def holm(p_values):
+    """Adjust p values for that there are several, after Holm (1979), A simple sequentially rejective procedure.
+
+    Args:
+        p_values (Sequence[float | None]): M of them; None and NaN are no tests.
+
+    Returns:
+        list[float | None]: M, each at least as large as before and at most 1; None where unknown. Rejecting what lies
+            below a level errs at all in no more than that share of families of tests.
+    """
+    known = sorted((p, index) for index, p in enumerate(p_values) if p is not None and not np.isnan(p))
+    adjusted, least = [None] * len(p_values), 0.0
+    for rank, (p, index) in enumerate(known):
+        least = max(least, min(1.0, (len(known) - rank) * p))
+        adjusted[index] = least
+    return adjusted

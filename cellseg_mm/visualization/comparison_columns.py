@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cellseg_mm.evaluation.evaluate import SAME_IMAGES
-from cellseg_mm.evaluation.uncertainty import FEW_GROUPS
+from cellseg_mm.evaluation.uncertainty import FEW_GROUPS, holm
 from cellseg_mm.visualization.charts import is_known
 from cellseg_mm.visualization.page import number
 
@@ -96,24 +96,6 @@ def cost_columns(comparison):
     return [column for column in columns if any(column.texts)]
 
 
-def holm(p_values):
-    """Adjust p values for that there are several, after Holm (1979), A simple sequentially rejective procedure.
-
-    Args:
-        p_values (Sequence[float | None]): M of them; unknown ones are no tests.
-
-    Returns:
-        list[float | None]: M, each at least as large as before and at most 1; None where unknown. Rejecting what lies
-            below a level errs at all in no more than that share of families of tests.
-    """
-    known = sorted((p, index) for index, p in enumerate(p_values) if is_known(p))
-    adjusted, least = [None] * len(p_values), 0.0
-    for rank, (p, index) in enumerate(known):
-        least = max(least, min(1.0, (len(known) - rank) * p))
-        adjusted[index] = least
-    return adjusted
-
-
 def adjusted_p(rows, figure=MAIN):
     """Of each row `holm` of its p value of a figure against the first row, across rows."""
     return holm([_versus(row, figure).get('p') for row in rows])
@@ -152,7 +134,8 @@ def notes(comparison):
     evaluations = [row['evaluation'] for row in rows if row.get('evaluation')]
     found = []
     if comparison.get('class_agnostic'):
-        found.append('Class-agnostic: all cells count as of one class, whatever class they are of.')
+        found.append('Class-agnostic: all cells count as of one class, whatever class they are of. Of a cell that a '
+                     'model predicts as of two classes, one is wrong.')
     found.append(f'AP50 and AP are of masks; the dense cap is {comparison.get("max_dets", "the")} detections for each '
                  'image and class; AP is at the dense cap. bPQ and F1 take all classes for one, mPQ is the mean over '
                  "classes; these three are at the model's score thresholds.")

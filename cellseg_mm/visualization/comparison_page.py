@@ -22,7 +22,7 @@ from cellseg_mm.visualization.comparison_columns import (
     quality_columns,
     title_of,
 )
-from cellseg_mm.visualization.curves import read_log
+from cellseg_mm.visualization.curves import iterations_per_epoch, read_log
 from cellseg_mm.visualization.overlay import count_of
 from cellseg_mm.visualization.page import (
     MISSING,
@@ -192,9 +192,10 @@ def _curve(row, folder):
             training, validation = read_log(place)
         except (UserError, OSError):
             continue
-        # A validation counts epochs, or iterations; its place is the last iteration logged before.
-        points = [(max((step['step'] for step in training if step.get('epoch', step['step']) <= record['step']),
-                       default=0), value)
+        # A validation counts epochs, or iterations.
+        unit = iterations_per_epoch(training) if all('epoch' in record for record in training) else 1
+        end = (row.get('training') or {}).get('iterations')
+        points = [(min(filter(None, (round(unit * record['step']), end))), value)
                   for record in validation for key, value in record.items()
                   if key.rpartition('/')[2] == MAIN and is_known(value)]
         if points:

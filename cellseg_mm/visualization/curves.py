@@ -98,6 +98,25 @@ def _ap50(record):
     return values
 
 
+def iterations_per_epoch(training):
+    """How many iterations an epoch has; one that the training ends with may have fewer.
+
+    Args:
+        training (list[dict]): Records of `read_log`, all with their `epoch`.
+
+    Returns:
+        float: As well as the log shows it.
+    """
+    first = {}
+    for record in training:
+        first.setdefault(record['epoch'], record['step'])
+    epochs, steps = list(first), list(first.values())
+    if len(epochs) > 1:
+        # Every epoch but a short one logs first after the same number of iterations.
+        return float(np.median(np.diff(steps) / np.diff(epochs)))
+    return max(record['step'] for record in training) / epochs[0]
+
+
 def plot_curves(work_dir, path):
     """Plot a training's losses beside those of validation, its AP50 at both detection caps, and its learning rate.
 
@@ -111,7 +130,7 @@ def plot_curves(work_dir, path):
     training, validation = read_log(work_dir)
     epochs = read_epochs(work_dir)
     by_epoch = all('epoch' in record for record in training)
-    unit = _iterations_per_epoch(training) if by_epoch else 1
+    unit = iterations_per_epoch(training) if by_epoch else 1
     figure = Figure(figsize=(14, 9.6), dpi=130, facecolor='white')
     FigureCanvasAgg(figure)
     (losses, scores), (parts, rates) = figure.subplots(2, 2, gridspec_kw={'wspace': 0.5, 'hspace': 0.42})
@@ -144,17 +163,6 @@ def plot_curves(work_dir, path):
                 written = x
     with atomic_path(path) as partial:
         figure.savefig(partial, format='png', bbox_inches='tight', pad_inches=0.25)
-
-
-def _iterations_per_epoch(training):
-    first = {}
-    for record in training:
-        first.setdefault(record['epoch'], record['step'])
-    epochs = list(first)
-    if len(epochs) > 1:
-        # Every epoch logs first after the same number of iterations.
-        return (first[epochs[-1]] - first[epochs[0]]) / (epochs[-1] - epochs[0])
-    return max(record['step'] for record in training) / epochs[0]
 
 
 def _rate_drops(iterations, training):

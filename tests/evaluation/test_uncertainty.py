@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellseg_mm.evaluation.uncertainty import interval, p_value, resample_groups, swap_groups
+from cellseg_mm.evaluation.uncertainty import holm, interval, p_value, resample_groups, swap_groups
 
 GROUPS = st.lists(st.sampled_from(['a', 'b', 'c', 'd']), min_size=1, max_size=12)
 
@@ -86,3 +86,15 @@ def test_p_values_of_equal_models_are_spread_evenly():
         found.append(p_value(gains.mean(), np.where(swapped, -gains, gains).mean(1), exact))
     assert np.mean(np.array(found) < 0.05) == pytest.approx(0.05, abs=0.025)
     assert np.mean(found) == pytest.approx(0.5, abs=0.05)
+
+
+def slow_holm(p_values):
+    """The least level at which each is rejected, the least p first, while it is at most level / (tests left)."""
+    known = [p for p in p_values if p is not None]
+    return [None if p is None else max(min(1, q * sum(other >= q for other in known)) for q in known if q <= p)
+            for p in p_values]
+
+
+@given(st.lists(st.none() | st.integers(1, 1000).map(lambda value: value / 1000), max_size=8))
+def test_holm_agrees_with_its_definition(p_values):
+    assert holm(p_values) == pytest.approx(slow_holm(p_values))

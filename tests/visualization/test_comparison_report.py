@@ -18,7 +18,7 @@ from cellseg_mm.evaluation.evidence import compare, gather
 from cellseg_mm.evaluation.instances import ImagePair, Instances
 from cellseg_mm.structures.local_masks import LocalMasks
 from cellseg_mm.visualization.comparison_charts import pareto_front, place_labels
-from cellseg_mm.visualization.comparison_columns import adjusted_p, cost_columns, holm, quality_columns, shortened
+from cellseg_mm.visualization.comparison_columns import adjusted_p, cost_columns, quality_columns, shortened
 from cellseg_mm.visualization.comparison_page import ranked_by_disagreement, verdict
 from cellseg_mm.visualization.comparison_report import (
     comparison_csv,
@@ -204,18 +204,6 @@ def test_marks_are_for_what_is_significant_after_holm_and_the_legend_says_so(mad
 def test_too_few_groups_for_any_test_are_called_so(made):
     text = ' '.join(format_comparison_table(made[0]).split())
     assert '5 groups are too few for any test to come out: p cannot be below 0.0625.' in text
-
-
-def slow_holm(p_values):
-    """The least level at which each is rejected, the least p first, while it is at most level / (tests left)."""
-    known = [p for p in p_values if p is not None]
-    return [None if p is None else max(min(1, q * sum(other >= q for other in known)) for q in known if q <= p)
-            for p in p_values]
-
-
-@given(st.lists(st.none() | st.integers(1, 1000).map(lambda value: value / 1000), max_size=8))
-def test_holm_agrees_with_its_definition(p_values):
-    assert holm(p_values) == pytest.approx(slow_holm(p_values))
 
 
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=10))
