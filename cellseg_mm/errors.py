@@ -5,6 +5,11 @@ class UserError(Exception):
     """Something the user can mend. Command lines print the message, without a traceback, and exit with 2."""
 
 
+def one_line(error):
+    """Return an exception's message in one line, without the quotes that a KeyError puts around its own."""
+    return ' '.join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
+
+
 class CellDataError(UserError):
     """A file of the data set that cannot be used as it is.
 

@@ -10,9 +10,9 @@ from mmengine.runner import Runner
 from cellseg_mm.errors import UserError
 
 # What a run reads: MMEngine's runner, and what this module carries on.
-_SETTINGS = {'data_root', 'classes', 'max_dets', *signature(Runner.__init__).parameters, 'activation_checkpointing',
-             'compile', 'custom_imports', 'efficient_conv_bn_eval', 'find_unused_parameters', 'model_wrapper_cfg',
-             'sync_bn'} - {'self', 'cfg'}
+SETTINGS = ('data_root', 'classes', 'max_dets', *list(signature(Runner.__init__).parameters)[1:],
+            'activation_checkpointing', 'compile', 'custom_imports', 'efficient_conv_bn_eval', 'find_unused_parameters',
+            'model_wrapper_cfg', 'sync_bn')
 
 
 def load_config(path, options=None):
@@ -30,8 +30,9 @@ def load_config(path, options=None):
     """
     path = Path(path)
     if not path.is_file():
-        known = ', '.join(str(file) for file in sorted(Path('configs').glob('*.py')))
-        raise UserError(f'{path}: there is no such config{f"; there are {known}" if known else ""}')
+        known = {file.stem: str(file) for file in sorted(Path('configs').glob('*.py'))}
+        close = ', '.join(known[stem] for stem in get_close_matches(path.stem, known, 3) or known)
+        raise UserError(f'{path}: there is no such config{f"; there are {close}" if close else ""}')
     try:
         config = Config.fromfile(path)
         for key in options or {}:
@@ -54,7 +55,7 @@ def load_config(path, options=None):
 
 def _check_option(config, key):
     parts = key.split('.')
-    if parts[0] not in _SETTINGS:
+    if parts[0] not in SETTINGS:
         raise UserError(f'--cfg-options {key}: this would change nothing: {parts[0]} is no setting, or is read only '
                         'while the config is loaded; name the setting itself, such as train_dataloader.batch_size')
     node = config
@@ -112,6 +113,19 @@ def dataset_config(config, split):
     return dataset
 
 
+def findable(model, num_classes, max_dets):
+    """Return how many cells of an image a model can find: `max_dets`, or less where it has few queries.
+
+    Args:
+        model (dict): Its config.
+        num_classes (int): For each, a query can name a cell of its own.
+        max_dets (int): What is wanted.
+    """
+    queries = [model[head][key] for head, key in (('rpn_head', 'num_proposals'), ('panoptic_head', 'num_queries'))
+               if key in (model.get(head) or {})]
+    return min([max_dets, *(number * num_classes for number in queries)])
+
+
 def _set_num_classes(node, num_classes):
     if isinstance(node, list):
         for item in node:
@@ -120,7 +134,9 @@ def _set_num_classes(node, num_classes):
         for key, value in node.items():
             if key in ('num_classes', 'num_things_classes'):
                 node[key] = num_classes
-            elif key == 'class_weight' and isinstance(value, list):  # of the classes, and last of no object
+            # Alike for all classes, and last for no object; others are meant for the classes that they were set for.
+            elif key == 'class_weight' and isinstance(value, list) and len(set(value[:-1])) == 1 and not node.get(
+                    'use_sigmoid'):
                 node[key] = [*value[:1] * num_classes, value[-1]]
             else:
                 _set_num_classes(value, num_classes)
@@ -128,10 +144,7 @@ def _set_num_classes(node, num_classes):
 
 def _set_limits(model, num_classes, max_dets):
     """Let a model find `max_dets` cells, or as many as its queries can."""
-    limits = model.get('test_cfg') or {}
-    queries = [model[head][key] for head, key in (('rpn_head', 'num_proposals'), ('panoptic_head', 'num_queries'))
-               if key in (model.get(head) or {})]
-    most = min([max_dets, *(number * num_classes for number in queries)])  # each query counts once for each class
+    limits, most = model.get('test_cfg') or {}, findable(model, num_classes, max_dets)
     candidates = dict(nms_pre=2 * max_dets, top_k=2 * max_dets)  # of which NMS leaves some
     for part, values in ((limits, dict(max_per_img=most, max_per_image=most, **candidates)),
                          (limits.get('rcnn'), dict(max_per_img=most)),

@@ -17,10 +17,10 @@ from cellseg_mm.engine.config_checks import (
 from cellseg_mm.engine.config_checks.finding import LEVELS, error, note
 from cellseg_mm.engine.config_checks.subject import Subject
 from cellseg_mm.engine.preflight import check_data
-from cellseg_mm.errors import CellDataError, UserError
+from cellseg_mm.errors import CellDataError, UserError, one_line
 
-CHECKS = parts, classes, stages, limits, monitors, schedule, pipelines, variables, pretrained, priors, memory
-CHECKED = [check.__name__.rpartition('.')[2] for check in CHECKS]
+# A model that cannot be built is told of last: what another finds may be the reason.
+CHECKS = classes, stages, limits, monitors, schedule, pipelines, variables, pretrained, priors, memory, parts
 
 
 def check_config(config, data=True):
@@ -49,17 +49,17 @@ def check_config(config, data=True):
                                  'the cells was not checked', 'add --cfg-options data_root=FOLDER'))
             data = False
     subject = Subject(config, data)
-    for name, check in zip(CHECKED, CHECKS, strict=True):
+    for check in CHECKS:
+        name = check.__name__.rpartition('.')[2]
         try:
             with warnings.catch_warnings(action='ignore'):  # of the libraries, on a model that is built to be looked at
                 findings += check.check(subject)
         except CellDataError as caught:
             findings.append(error('data_root', f'{caught.path}: {caught.problem}', caught.remedy))
         except UserError as caught:
-            findings.append(error(name, f'has a setting that cannot be used, {caught}', 'correct it'))
+            findings.append(error(name, f'has a setting that cannot be used, {caught}'))
         except Exception as caught:  # settings of other forms than are known here must not stop a training
-            findings.append(note(name, f'could not be checked, {type(caught).__name__}: '
-                                 f'{" ".join(str(caught).split())}'))
+            findings.append(note(name, f'could not be checked, {type(caught).__name__}: {one_line(caught)}'))
     return _sorted(findings)
 
 

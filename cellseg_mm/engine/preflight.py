@@ -5,15 +5,15 @@ import tempfile
 from pathlib import Path
 
 from mmdet.registry import MODELS
-from mmengine.config import Config
 from mmengine.runner.checkpoint import get_external_models, get_mmcls_models, get_torchvision_models
 
 from cellseg_mm.datasets.cell_dataset import check_classes, read_annotations
 from cellseg_mm.engine.checkpoint import read_checkpoint
 from cellseg_mm.engine.config import dataset_config
+from cellseg_mm.engine.config_checks.subject import dicts, listed, parts_of
 from cellseg_mm.errors import CellDataError, UserError
-from cellseg_mm.models.backbones.timm_backbone import efficientnet_lite0_path, pretrained_path
-from cellseg_mm.models.backbones.timm_weights import fetch, read_weights
+from cellseg_mm.models.backbones.timm_backbone import efficientnet_lite0_path
+from cellseg_mm.models.backbones.timm_weights import address_location, fetch, read_weights, weights_location
 
 _LOCAL_PARTS = dict(LoadAnnotations='LoadCellAnnotations', FCNMaskHead='CellMaskHead',
                     MaxIoUAssigner='LocalMaxIoUAssigner', DetLocalVisualizer='CellVisualizer')
@@ -23,7 +23,7 @@ _MODEL_LISTS = {
     'openmmlab': ('OpenMMLab', get_external_models),
     'mmcls': ('MMPretrain', get_mmcls_models),
 }
-_PRETRAINED = ('EfficientNetLite0', 'Pretrained', 'Timm')  # the kinds of init_cfg that read files
+PRETRAINED = 'EfficientNetLite0', 'Pretrained', 'Timm'  # the kinds of init_cfg that read files
 
 
 def check_data(config, splits):
@@ -52,23 +52,21 @@ def check_data(config, splits):
                                 f'add label maps, then run: python tools/prepare_data.py {root}')
 
 
-def canvas_parts(node):
+def canvas_parts(config):
     """Parts of MMDetection's in a config that take memory and time by cells x pixels, and ours that do not.
 
     Args:
-        node (Config | dict | list): A config from `load_config`, or a part of it.
+        config (Config): A config from `load_config`.
 
     Returns:
-        dict[str, str]: The `type` to use, by the one that is used.
+        dict[str, tuple[str, str]]: The `type` that is used and the one to use, by the dotted key of the part.
     """
     found = {}
-    for child in _children(node):
-        found |= canvas_parts(child)
-    if isinstance(node, dict) and isinstance(node.get('type'), str):
-        name = node['type'].removeprefix('mmdet.')
+    for place, node in parts_of(config):
+        name = str(node.get('type')).removeprefix('mmdet.')
         ours = _LOCAL_PARTS.get(name, f'Cell{name}')
         if name in _LOCAL_PARTS or ours in MODELS.module_dict:
-            found[name] = ours
+            found[place] = name, ours
     return found
 
 
@@ -101,17 +99,67 @@ def fetch_pretrained(config):
     Args:
         config (Config): A config from `load_config`.
 
+    Returns:
+        bool: Whether a file was downloaded.
+
     Raises:
         UserError: If a file is missing and cannot be downloaded: which one, and where to put it. If a file would run
             code when loaded.
     """
-    for node, init_cfg in _initialised(config.model):
-        if init_cfg['type'] == 'EfficientNetLite0':
-            efficientnet_lite0_path()
-        elif init_cfg['type'] == 'Timm' or (init_cfg['type'] == 'Pretrained' and node.get('type') == 'TimmBackbone'):
-            read_weights(pretrained_path(init_cfg, node['model_name']))
-        elif init_cfg['type'] == 'Pretrained':
-            read_checkpoint(_fetch(init_cfg['checkpoint']))
+    downloaded = False
+    for _, node, init_cfg in pretrained_parts(config.model):
+        path, url = pretrained_location(node, init_cfg)
+        if url and not path.is_file():
+            fetch(url, path)
+            downloaded = True
+        if not path.is_file():
+            raise UserError(f'{path}: the pretrained weights are missing; put the file there, or set init_cfg=None')
+        if node.get('type') == 'TimmBackbone':
+            read_weights(path)
+        else:
+            read_checkpoint(path)
+    return downloaded
+
+
+def pretrained_parts(model):
+    """Yield the dotted key of each part of a model that starts from a file, the part, and its `init_cfg`.
+
+    Args:
+        model (dict): The model's config.
+    """
+    for place, node in dicts(model, 'model'):
+        for init_cfg in listed(node.get('init_cfg')):
+            if init_cfg['type'] in PRETRAINED:
+                yield place, node, init_cfg
+
+
+def pretrained_location(node, init_cfg):
+    """Say where a part's pretrained weights are, or will be, on this machine, and where they come from.
+
+    Args:
+        node (dict): The part's config.
+        init_cfg (dict): Its initialisation, of a kind in `PRETRAINED`.
+
+    Returns:
+        tuple[Path, str | None]: The file, and its address if it has one.
+
+    Raises:
+        UserError: If there are no such weights.
+    """
+    if init_cfg['type'] == 'EfficientNetLite0':
+        return Path(efficientnet_lite0_path()), None
+    if init_cfg['type'] == 'Timm':
+        return weights_location(node['model_name'])
+    checkpoint = str(init_cfg['checkpoint'])
+    scheme, _, name = checkpoint.partition('://')
+    if not name:
+        return Path(checkpoint), None
+    if scheme in _MODEL_LISTS and node.get('type') != 'TimmBackbone':
+        owner, models = _MODEL_LISTS[scheme]
+        if name not in models():
+            raise UserError(f'{checkpoint}: {owner} has no weights of that name')
+        checkpoint = models()[name]
+    return address_location(checkpoint), checkpoint
 
 
 def drop_pretrained(model):
@@ -120,42 +168,6 @@ def drop_pretrained(model):
     Args:
         model (ConfigDict): Changed in place.
     """
-    for child in _children(model):
-        drop_pretrained(child)
-    if isinstance(model, dict) and model.get('init_cfg'):
-        kept = [one for one in _listed(model['init_cfg']) if one['type'] not in _PRETRAINED]
-        model['init_cfg'] = kept or None
-
-
-def _initialised(node):
-    """Yield every part of a config that has an initialisation, at any depth, and the initialisation."""
-    if isinstance(node, dict):
-        for init_cfg in _listed(node.get('init_cfg')):
-            yield node, init_cfg
-    for child in _children(node):
-        yield from _initialised(child)
-
-
-def _children(node):
-    if isinstance(node, (dict, Config)):
-        return node.values()
-    return node if isinstance(node, (list, tuple)) else ()
-
-
-def _listed(init_cfg):
-    return init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg] if init_cfg else []
-
-
-def _fetch(checkpoint):
-    scheme, _, name = checkpoint.partition('://')
-    if not name:
-        if not Path(checkpoint).is_file():
-            raise UserError(f'{checkpoint}: the pretrained weights are missing; put the file there, or set '
-                            'init_cfg=None')
-        return checkpoint
-    if scheme not in _MODEL_LISTS:
-        return fetch(checkpoint)
-    owner, models = _MODEL_LISTS[scheme]
-    if name not in models():
-        raise UserError(f'{checkpoint}: {owner} has no weights of that name')
-    return fetch(models()[name])
+    for _, node in list(dicts(model, 'model')):
+        if node.get('init_cfg'):
+            node['init_cfg'] = [one for one in listed(node['init_cfg']) if one['type'] not in PRETRAINED] or None

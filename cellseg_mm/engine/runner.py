@@ -3,13 +3,9 @@ import logging
 
 from mmengine.runner import Runner
 
-from cellseg_mm.engine.preflight import canvas_parts
-
 
 class CellRunner(Runner):
     """Keeps the environment, the whole config, the list of hooks and of all metrics for the log file, off the console.
-
-    It warns of parts of the config that would build a canvas for each cell.
 
     The config is written to the work dir by `dump_config` when the caller is sure of the run: testing in a training's
     folder must not overwrite its record.
@@ -19,9 +15,6 @@ class CellRunner(Runner):
         self._is_built = False
         super().__init__(*args, **kwargs)
         self._is_built = True
-        if parts := canvas_parts(self.cfg):
-            self.logger.warning('a canvas for each cell takes memory and time: use %s in the config',
-                                ', '.join(f'{ours} for {stock}' for stock, ours in parts.items()))
 
     def dump_config(self):
         if self._is_built:

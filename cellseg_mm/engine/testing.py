@@ -9,7 +9,7 @@ from cellseg_mm.engine.assessment import assess
 from cellseg_mm.engine.checkpoint import check_checkpoint_classes, check_weights, read_checkpoint
 from cellseg_mm.engine.config import dataset_config
 from cellseg_mm.engine.distributed import prepare_distributed
-from cellseg_mm.engine.preflight import check_data, check_work_dir
+from cellseg_mm.engine.preflight import canvas_parts, check_data, check_work_dir
 from cellseg_mm.engine.runner import CellRunner
 from cellseg_mm.errors import UserError
 from cellseg_mm.evaluation.operating_point import thresholds_of
@@ -87,6 +87,9 @@ def _runner(config, path, work_dir, launcher, split):
         config[part] = None
     prepare_distributed(config, launcher)
     runner = CellRunner.from_cfg(config)
+    if parts := canvas_parts(config):
+        runner.logger.warning('a canvas for each cell takes memory and time: use %s in the config', ', '.join(
+            f'{ours} for {stock}' for stock, ours in dict.fromkeys(parts.values())))
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     check_weights(model, checkpoint, path)
     model.load_state_dict(checkpoint['state_dict'])

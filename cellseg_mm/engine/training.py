@@ -17,6 +17,7 @@ from cellseg_mm.engine.checkpoint import (
     read_checkpoint,
 )
 from cellseg_mm.engine.config_check import check_config, check_pretrained, warnings_of
+from cellseg_mm.engine.config_checks.subject import listed
 from cellseg_mm.engine.distributed import prepare_distributed
 from cellseg_mm.engine.preflight import check_data, check_work_dir, drop_pretrained, fetch_pretrained
 from cellseg_mm.engine.run_record import RunRecordHook, data_record
@@ -65,8 +66,7 @@ def train(config, work_dir, resume=None, amp=False, auto_scale_lr=False, launche
         _check_schedule(config, checkpoint, resume_from)
         drop_pretrained(config.model)
     found = warnings_of(config, check_config(config))
-    if not resume_from:
-        fetch_pretrained(config)
+    if not resume_from and fetch_pretrained(config):
         found += warnings_of(config, check_pretrained(config))
 
     config.work_dir = str(work_dir)
@@ -120,10 +120,13 @@ def _bring_best(checkpoint, source_dir, work_dir):
 
 
 def _check_schedule(config, checkpoint, path):
-    schedulers = config.param_scheduler if isinstance(config.param_scheduler, list) else [config.param_scheduler]
     planned = checkpoint['message_hub']['runtime_info'].get('max_epochs')
-    # A plateau has no end; other schedules are restored as they were planned, and would stay at their last rate.
-    if planned is None or all(scheduler.type == 'ReduceOnPlateauLR' for scheduler in schedulers):
+    # A plateau has no end, and a warm-up has one of its own and leaves the full rate; other schedules are restored as
+    # they were planned, and would stay at their last rate.
+    if planned is None or all(
+            scheduler.type == 'ReduceOnPlateauLR' or (
+                scheduler.type == 'LinearLR' and 'end' in scheduler and scheduler.get('end_factor', 1) == 1)
+            for scheduler in listed(config.get('param_scheduler'))):
         return
     if planned != config.train_cfg.max_epochs:
         raise UserError(

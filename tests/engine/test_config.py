@@ -91,6 +91,13 @@ def test_limits_of_models_with_queries_are_what_these_can_find():
         assert model.test_cfg.max_per_image == limit
 
 
+def test_weights_of_single_classes_are_left_as_they_are_set():
+    def weights(classes, **loss):
+        return propagated(bbox_head=dict(num_classes=classes, loss_cls=loss)).bbox_head.loss_cls.class_weight
+    assert weights(4, class_weight=[1.0, 2.0, 1.0, 3.0, 0.1]) == [1.0, 2.0, 1.0, 3.0, 0.1]
+    assert weights(4, class_weight=[2.0] * 4, use_sigmoid=True) == [2.0] * 4
+
+
 def test_classes_and_limits_reach_models_without_proposals():
     model = propagated(bbox_head=dict(num_classes=80), mask_head=dict(num_classes=80),
                        test_cfg=dict(nms_pre=1000, max_per_img=100, score_thr=0.1))
@@ -126,6 +133,8 @@ def test_an_unknown_config_is_named_with_those_there_are(monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     with pytest.raises(UserError, match=r'nothing\.py: there is no such config; there are .*configs/cell_maskrcnn\.py'):
         load_config('nothing.py')
+    with pytest.raises(UserError, match=r'there are configs/cell_maskrcnn\.py, configs/[^,]*, configs/[^,]*$'):
+        load_config('configs/cell_maskrcn.py')
 
 
 def test_a_config_that_is_no_python_is_an_error_in_one_line(tmp_path):

@@ -6,10 +6,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 import timm
 import torch
+from mmdet.registry import MODELS
 from safetensors.torch import save_file
 
+from cellseg_mm.engine import testing
 from cellseg_mm.engine.preflight import canvas_parts, check_data, check_work_dir, drop_pretrained, fetch_pretrained
-from cellseg_mm.engine.runner import CellRunner
 from cellseg_mm.errors import UserError
 
 
@@ -70,17 +71,19 @@ def test_parts_that_build_canvases_are_named_with_ours(tiny_config):
     tiny_config.model.roi_head.mask_head.type = 'FCNMaskHead'
     tiny_config.model.train_cfg.rcnn.assigner.type = 'MaxIoUAssigner'
     tiny_config.train_dataloader.dataset.pipeline[1].type = 'LoadAnnotations'
-    assert canvas_parts(tiny_config) == dict(
-        MaskRCNN='CellMaskRCNN', FCNMaskHead='CellMaskHead', MaxIoUAssigner='LocalMaxIoUAssigner',
-        LoadAnnotations='LoadCellAnnotations')
+    assert canvas_parts(tiny_config) == {
+        'model': ('MaskRCNN', 'CellMaskRCNN'),
+        'model.roi_head.mask_head': ('FCNMaskHead', 'CellMaskHead'),
+        'model.train_cfg.rcnn.assigner': ('MaxIoUAssigner', 'LocalMaxIoUAssigner'),
+        'train_dataloader.dataset.pipeline[1]': ('LoadAnnotations', 'LoadCellAnnotations')}
 
 
-def test_a_run_warns_of_parts_that_build_canvases(tiny_config, tmp_path):
-    tiny_config.work_dir = str(tmp_path)
+def test_testing_warns_of_parts_that_build_canvases(tiny_config, tmp_path):
     tiny_config.model.roi_head.mask_head.type = 'FCNMaskHead'
-    CellRunner.from_cfg(tiny_config)
+    torch.save(dict(state_dict=MODELS.build(tiny_config.model).state_dict()), tmp_path / 'weights.pth')
+    testing._runner(tiny_config, tmp_path / 'weights.pth', tmp_path, 'none', 'val')
     log, = tmp_path.rglob('*.log')
-    assert 'takes memory and time: use CellMaskHead for FCNMaskHead in the config' in log.read_text()
+    assert log.read_text().count('takes memory and time: use CellMaskHead for FCNMaskHead in the config') == 1
 
 
 def test_a_work_dir_that_cannot_be_made_is_named(tmp_path):

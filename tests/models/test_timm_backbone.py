@@ -190,8 +190,13 @@ def test_an_unknown_model_or_stride_is_an_error():
 
 
 def test_a_model_for_images_of_one_size_is_refused():
-    with pytest.raises(UserError, match='hiera_tiny_224: it takes no image of 64 x 96 pixels'):
+    with pytest.raises(UserError, match='hiera_tiny_224: 64 x 96 pixels cannot be sent through it'):
         TimmBackbone('hiera_tiny_224')
+
+
+def test_a_model_whose_shapes_depend_on_numbers_is_refused():
+    with pytest.raises(UserError, match=r'without computing \(Tensor.item\(\) cannot be called'):
+        TimmBackbone('gemma4_vit_167m', strides=(16, ))
 
 
 def test_a_model_whose_maps_have_other_strides_than_it_states_is_refused():

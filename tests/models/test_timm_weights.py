@@ -9,7 +9,6 @@ from cellseg_mm.errors import UserError
 from cellseg_mm.models.backbones import timm_weights
 from cellseg_mm.models.backbones.timm_backbone import TimmBackbone
 from cellseg_mm.models.backbones.timm_weights import (
-    NON_COMMERCIAL,
     match_weights,
     normalisation,
     normalisation_mismatch,
@@ -212,10 +211,8 @@ def test_colours_of_another_model_are_told_with_the_remedy():
     assert 'bgr_to_rgb is off' in normalisation_mismatch('convnext_tiny', dict(imagenet, bgr_to_rgb=False))
 
 
-def test_licences_that_allow_research_alone_are_known():
+def test_licences_are_those_that_timm_names():
     assert weights_licence('convnextv2_base') == 'cc-by-nc-4.0'
-    assert weights_licence('convnextv2_base') in NON_COMMERCIAL
-    assert weights_licence('convnext_tiny') == 'apache-2.0'
-    assert weights_licence('swin_tiny_patch4_window7_224') == 'mit'
-    known = {timm_weights.pretrained_config(name).license for name in timm.list_pretrained()}
-    assert {name for name in known if name and ('-nc' in name or 'noncommercial' in name)} <= NON_COMMERCIAL <= known
+    assert weights_licence('convnext_tiny.in12k_ft_in1k') == 'apache-2.0'
+    assert weights_licence('swin_tiny_patch4_window7_224.ms_in1k') == 'mit'
+    assert weights_licence('cpubone_b0_bfrobust.r224_in1k') == 'unknown'

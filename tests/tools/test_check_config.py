@@ -12,9 +12,7 @@ def child(tmp_path, name, text):
 def test_a_good_config_has_nothing_to_mend(call_tool, tiny_data):
     status, out, err = call_tool('check_config', TINY_CONFIG, '--cfg-options', f'data_root={tiny_data}', 'max_dets=150')
     assert (status, err) == (0, '')
-    first, *_, last = out.splitlines()
-    assert first.startswith(f'{TINY_CONFIG}: checked parts, classes, stages, limits')
-    assert last == f'{TINY_CONFIG}: nothing to mend'
+    assert out.splitlines()[-1] == f'{TINY_CONFIG}: nothing to mend'
 
 
 def test_warnings_alone_are_no_failure(call_tool, tiny_data):
@@ -32,12 +30,13 @@ def test_each_config_is_checked_whatever_the_others_are(call_tool, tmp_path):
     assert f'{wrong}: error: default_hooks.checkpoint.save_best is mAP, which validation does not return: set it' in out
     assert f'{TINY_CONFIG}: nothing to mend' in out
     status, out, err = call_tool('check_config', broken, tmp_path / 'nowhere.py', wrong, TINY_CONFIG)
-    assert status == 2
+    assert status == 1
     assert f'{wrong}: error: ' in out
     assert f'{TINY_CONFIG}: nothing to mend' in out
     first, second = err.splitlines()
     assert first.startswith(f'error: {broken}: SyntaxError')
     assert second.startswith(f'error: {tmp_path}/nowhere.py: there is no such config')
+    assert call_tool('check_config', broken)[0] == 2
 
 
 def test_a_training_stops_at_an_error_before_any_work(call_tool, tiny_data, tmp_path):

@@ -1,4 +1,5 @@
 """Whether `max_dets` reaches all that limits how many cells of an image are found or learned."""
+from cellseg_mm.engine.config import findable
 from cellseg_mm.engine.config_checks.finding import Finding, note, warning
 from cellseg_mm.engine.config_checks.subject import dicts, listed
 from cellseg_mm.evaluation.cell_metric import CellMetric
@@ -14,7 +15,7 @@ def check(subject):
     if fullest is not None and wanted < fullest:
         yield warning('max_dets', f'is {wanted:,}, and the fullest image has {fullest:,} cells',
                       f'set max_dets={-(-fullest * 5 // 400) * 100}')
-    yield from _predicted(config.model, wanted)
+    yield from _predicted(config.model, findable(config.model, len(config.classes), wanted), wanted)
     yield from _queries(config.model, wanted, fullest)
     yield from _trained(config.model, wanted if fullest is None else min(wanted, fullest), fullest)
     for evaluator in listed(config.get('val_evaluator')):
@@ -24,7 +25,7 @@ def check(subject):
                           'set max_dets=_base_.max_dets')
 
 
-def _predicted(model, wanted):
+def _predicted(model, most, wanted):
     limits = model.get('test_cfg') or {}
     places = {'model.test_cfg': limits, **{f'model.test_cfg.{part}': limits.get(part) for part in ('rpn', 'rcnn')}}
     if str((model.get('panoptic_fusion_head') or {}).get('type')).endswith('MaskFormerFusionHead'):
@@ -32,7 +33,7 @@ def _predicted(model, wanted):
     for place, node in places.items():
         for key in _KEYS:
             limit = node.get(key) if isinstance(node, dict) else None
-            if isinstance(limit, int) and 0 < limit < wanted:  # 0 and -1 are none
+            if isinstance(limit, int) and 0 < limit < most:  # 0 and -1 are none; queries are told of below
                 yield warning(f'{place}.{key}', f'is {limit:,}, and max_dets is {wanted:,}: cells of full '
                               'images are lost', f'set {key}=_base_.max_dets or more')
 

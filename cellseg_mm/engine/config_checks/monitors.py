@@ -5,9 +5,11 @@ from mmdet.registry import HOOKS, METRICS
 
 from cellseg_mm.engine.config_checks.finding import error, warning
 from cellseg_mm.engine.config_checks.subject import listed
+from cellseg_mm.errors import one_line
 from cellseg_mm.evaluation.cell_metric import CellMetric
 
 _MUCH = 0.05  # of metrics from 0 to 1, more than an epoch gains late in training
+_FEW = 3  # validations of a trial, which needs no patience
 
 
 def check(subject):
@@ -90,7 +92,7 @@ def _plateau(place, scheduler, names, loop):
         yield warning(f'{place}.end', 'is not set: it becomes max_epochs, and a training resumed with more '
                       'epochs keeps its rate' if 'end' not in scheduler else f'is {scheduler.end} of {epochs} epochs: '
                       'the rate stays as it is thereafter', 'set end=100_000')
-    yield from _patience(place, scheduler.get('patience', 10) + 1, epochs, interval)
+    yield from _patience(place, scheduler.get('patience', 10), 1, epochs, interval)
 
 
 def _stopping(place, hook, names, loop):
@@ -102,20 +104,21 @@ def _stopping(place, hook, names, loop):
         yield warning(f'{place}.min_delta', f'is {gain}{"" if "min_delta" in hook else " where nothing is set"}'
                       f': an epoch counts as better only if it gains {100 * gain:g} points', 'set min_delta=0.001')
     if loop.get('max_epochs'):
-        yield from _patience(place, hook.get('patience', 5), loop.max_epochs, loop.get('val_interval', 1))
+        yield from _patience(place, hook.get('patience', 5), 0, loop.max_epochs, loop.get('val_interval', 1))
 
 
-def _patience(place, waited, epochs, interval):
-    if waited * interval >= epochs:
-        yield warning(f'{place}.patience', f'counts validations, one each {interval} epochs: it never runs '
-                      f'out within {epochs} epochs', f'set a patience below {max(1, epochs // interval // 2)}, or a '
-                      'smaller train_cfg.val_interval')
+def _patience(place, patience, more, epochs, interval):
+    validations = epochs // interval
+    if _FEW < validations <= patience + more:
+        yield warning(f'{place}.patience', f'is {patience} validations, and there are {validations} in {epochs} '
+                      'epochs: it never runs out', f'set patience={validations // 2 - more}, or '
+                      'train_cfg.val_interval=1' if interval > 1 else f'set patience={validations // 2 - more}')
 
 
 def _built(place, hook):
     try:
         HOOKS.build(dict(hook))
     except Exception as caught:  # of any hook
-        reason = ' '.join(str(caught).split())
+        reason = one_line(caught)
         yield error(place, f'cannot be built, {reason}',
                     "set rule='greater'" if 'rule' in reason else 'correct it')

@@ -1,7 +1,6 @@
 """Whether every part of a config has a class, and whether the parts fit each other: types that no registry has."""
 from copy import deepcopy
 from difflib import get_close_matches
-from inspect import signature
 
 import mmcv.ops
 import mmdet.registry
@@ -10,14 +9,13 @@ import torch
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.registry import Registry
-from mmengine.runner import Runner
 
 from cellseg_mm.engine.config_checks.finding import error
-from cellseg_mm.engine.config_checks.subject import dicts, listed
+from cellseg_mm.engine.config_checks.subject import listed, parts_of
+from cellseg_mm.errors import one_line
 
 _SIDE = 256  # pixels of an image that backbones of all kinds take
 _TIMM_WEIGHTS = 'EfficientNetLite0', 'Timm'  # TimmBackbone's own
-_OTHERS = 'Albu', 'FPG'  # whose parts are of other packages, or have names of their own
 
 
 def check(subject):
@@ -27,8 +25,7 @@ def check(subject):
     if unknown:
         return
     if subject.model is None:
-        yield error('model', f'cannot be built, {" ".join(str(subject.build_error).split())}',
-                    'correct that setting')
+        yield error('model', f'cannot be built, {one_line(subject.build_error)}', 'correct that setting')
     else:
         yield from _channels(subject)
 
@@ -40,24 +37,15 @@ def _unknown(config):
         for registry in vars(module).values():
             if isinstance(registry, Registry):
                 known.update(registry.module_dict)
-    own = ('mmdet.', 'mmengine.')
-    left_out = []
-    for setting in signature(Runner.__init__).parameters:
-        for place, node in dicts(config.get(setting), setting):
-            name = node.get('type')
-            if not isinstance(name, str) or any(place.startswith(other) for other in left_out):
-                continue
-            if name.removeprefix('mmdet.') in _OTHERS:
-                left_out.append(place + '.')
-            for prefix in own:
-                name = name.removeprefix(prefix)
-            # Operations such as nms and RoIAlign are looked up by name; other packages have registries of their own.
-            if name in known or hasattr(mmcv.ops, name) or '.' in name or (
-                    name in _TIMM_WEIGHTS and place.endswith('.init_cfg')):
-                continue
-            close = get_close_matches(name, known, 1, 0.7)
-            yield error(f'{place}.type', f'is {name}, and no registry has it', f'did you mean {close[0]}?'
-                        if close else 'name its module in custom_imports')
+    for place, node in parts_of(config):
+        name = str(node.get('type', '')).removeprefix('mmdet.').removeprefix('mmengine.')
+        # Words in lower case are read by parts themselves, such as nms; other packages have registries of their own.
+        if not name[:1].isupper() or name in known or hasattr(mmcv.ops, name) or '.' in name or (
+                name in _TIMM_WEIGHTS and place.endswith('.init_cfg')):
+            continue
+        close = get_close_matches(name, known, 1, 0.7)
+        yield error(f'{place}.type', f'is {name}, and no registry has it', f'did you mean {close[0]}?'
+                    if close else 'name its module in custom_imports')
 
 
 def _channels(subject):

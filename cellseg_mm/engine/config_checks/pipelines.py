@@ -1,13 +1,10 @@
 """Whether pipelines load what training and prediction need, and lose no cells on the way."""
-from inspect import signature
-
 from mmdet.datasets.transforms import LoadAnnotations
 from mmdet.registry import TRANSFORMS
-from mmengine.runner import Runner
 
 from cellseg_mm.engine.config import dataset_config
 from cellseg_mm.engine.config_checks.finding import error, warning
-from cellseg_mm.engine.config_checks.subject import dicts, pipeline_of
+from cellseg_mm.engine.config_checks.subject import pipeline_of
 from cellseg_mm.engine.preflight import canvas_parts
 
 # Transforms of MMDetection's that change an array of canvases, which LocalMasks have not.
@@ -29,13 +26,15 @@ def check(subject):
         if split != 'test':
             yield from _masks(config, split, place, steps)
         if split != 'train':
-            yield from _scale(place, steps, names)
+            yield from _scale(place, steps)
     if config.get('train_dataloader'):
         yield from _lost(subject)
     if not (config.model.get('data_preprocessor') or {}).get('pad_mask'):
         yield warning('model.data_preprocessor.pad_mask', 'is not set: masks are not padded where images of a '
                       'batch are', 'set pad_mask=True')
-    yield from _canvases(config)
+    for place, (name, ours) in canvas_parts(config).items():
+        yield warning(f'{place}.type', f'is {name}, which takes memory and time for a canvas of each cell',
+                      f'set type={ours!r}')
 
 
 def _masks(config, split, place, steps):
@@ -52,8 +51,8 @@ def _masks(config, split, place, steps):
         yield warning(place, f'{what}: there will be no validation loss', remedy)
 
 
-def _scale(place, steps, names):
-    if not any('Resize' in name for name in names):
+def _scale(place, steps):
+    if 'Resize' not in str(steps):  # which may be in a wrapper
         yield error(place, 'has no Resize, which tells the scale that predictions are brought back by',
                     "add dict(type='Resize', scale_factor=1.0, keep_ratio=True)")
     for step in steps:
@@ -83,13 +82,3 @@ def _lost(subject):
             if step.get('by_box', True) and share > _FEW:
                 yield warning(f'{place}.pipeline (FilterAnnotations).min_gt_bbox_wh', f'is {(width, height)} '
                               f'and drops {100 * share:.0f}% of the cells', 'set min_gt_bbox_wh=(1, 1)')
-
-
-def _canvases(config):
-    parts = canvas_parts(config)
-    for setting in signature(Runner.__init__).parameters:
-        for place, node in dicts(config.get(setting), setting):
-            name = str(node.get('type')).removeprefix('mmdet.')
-            if name in parts:
-                yield warning(f'{place}.type', f'is {name}, which takes memory and time for a canvas of each '
-                              'cell', f'set type={parts[name]!r}')

@@ -1,69 +1,76 @@
 """Whether pretrained weights are there, fit the model, and were trained on images normalised as these are."""
 import re
-from pathlib import Path
 
-import torch
-from huggingface_hub import try_to_load_from_cache
 from mmengine.model import BaseModule
-from mmengine.runner.checkpoint import get_external_models, get_torchvision_models
 
 from cellseg_mm.engine.checkpoint import read_checkpoint
 from cellseg_mm.engine.config_checks.finding import Finding, error, note, warning
-from cellseg_mm.engine.config_checks.subject import dicts, listed
+from cellseg_mm.engine.preflight import pretrained_location, pretrained_parts
 from cellseg_mm.errors import UserError
 from cellseg_mm.models.backbones.timm_backbone import TimmBackbone, efficientnet_lite0_weights
 from cellseg_mm.models.backbones.timm_weights import (
     WeightsMatch,
     match_weights,
     normalisation_mismatch,
-    pretrained_config,
     read_weights,
+    weights_licence,
 )
 
 _MOST = 0.9  # share of the tensors that a file should have
 # Not pretrained where it is there: counts of batches, and what deformable convolutions add.
 _OWN = re.compile(r'num_batches_tracked$|conv_offset')
 _CLASSIFIER = re.compile(r'^(fc|head|classifier)\b')
+# Licences that allow every use; what others allow is for their reader to judge.
+_PERMISSIVE = 'apache-2.0', 'bsd-3-clause', 'cc-by-4.0', 'mit'
 # Mean, standard deviation and whether they are of RGB, by how MMDetection's names of weights begin.
 _IMAGENET = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), True
 _NORMALISATIONS = {'torchvision://': _IMAGENET, 'open-mmlab://res': _IMAGENET,
-                   'open-mmlab://detectron2/': ((103.53, 116.28, 123.675), (1.0, 1.0, 1.0), False)}
+                   'open-mmlab://detectron2/resnet': ((103.53, 116.28, 123.675), (1.0, 1.0, 1.0), False)}
 
 
 def check(subject):
     """Yield findings."""
-    for place, node in dicts(subject.config.model, 'model'):
-        for init in listed(node.get('init_cfg')):
-            if init.get('type') in ('Pretrained', 'Timm', 'EfficientNetLite0'):
-                yield from _weights(subject, place, node, init)
-                if place == 'model.backbone':
-                    yield from _normalisation(subject.config.model, node, init)
+    for place, node, init in pretrained_parts(subject.config.model):
+        yield from _weights(subject.model, place, node, init)
+        if init['type'] == 'Timm':
+            yield from _licence(f'{place}.init_cfg', node['model_name'])
+        if place == 'model.backbone':
+            yield from _normalisation(subject.config.model, node, init)
 
 
-def _weights(subject, place, node, init):
-    place = f'{place}.init_cfg'
-    path, url = _location(node, init)
-    if path is not None and not path.is_file():
+def _licence(place, model_name):
+    licence = weights_licence(model_name)
+    if licence not in _PERMISSIVE:
+        # What a name says for certain: cc-by-nc-4.0, fair-noncommercial-research-license.
+        restricted = ', for non-commercial use alone' if re.search('-nc-|noncommercial', licence) else ''
+        yield note(place, f'names weights of the licence {licence}{restricted}', 'read its terms before they are used')
+
+
+def _weights(model, place, node, init):
+    module, place = _module(model, place), f'{place}.init_cfg'
+    try:
+        path, url = pretrained_location(node, init)
+    except UserError as caught:
+        yield error(place, f'cannot be used, {caught}')
+        return
+    if not path.is_file():
         if url:
             yield note(place, f'names {url}, which is not on this machine', 'a training downloads it; without network, '
                        f'put that file at {path}')
         else:
             yield error(place, f'names {path}, and there is no such file', 'put it there, or set init_cfg=None')
         return
-    module = _module(subject.model, place.removesuffix('.init_cfg'))
-    if module is None:
-        return
     try:
         match = _match(module, init, path)
     except UserError as caught:
-        yield error(place, f'cannot be used, {caught}', 'name another file')
+        yield error(place, f'cannot be used, {caught}')
         return
-    if match is None:  # loaded by the module in a way of its own
+    if match is None:
         return
     lost = [name for name in match.missing + match.mismatched if not _OWN.search(name)]
     fits = sum(not _OWN.search(name) for name in match.loaded)
     wanted = fits + len(lost)
-    name = path.name if path else 'the installed package'
+    name = path.name
     if not fits:
         yield error(place, f'does not fit: none of the {wanted} tensors is in {name}', 'name weights of this '
                     'model')
@@ -75,28 +82,6 @@ def _weights(subject, place, node, init):
         yield note(place, f'fits: {fits} of {wanted} tensors are in {name}')
 
 
-def _location(node, init):
-    """Where the file is or would be put, and its address where it can be downloaded; None and None for a package."""
-    folder = Path(torch.hub.get_dir(), 'checkpoints')
-    if init['type'] == 'EfficientNetLite0':
-        return None, None
-    if init['type'] == 'Timm':
-        weights = pretrained_config(node['model_name'])
-        if not weights.hf_hub_id:
-            return folder / str(weights.url).rsplit('/', 1)[-1], weights.url
-        repository, _, revision = weights.hf_hub_id.partition('@')
-        name = weights.hf_hub_filename or 'model.safetensors'
-        cached = try_to_load_from_cache(repository, name, revision=revision or None)
-        target = folder / f'{weights.architecture}.{weights.tag}{Path(name).suffix}'
-        return Path(cached) if isinstance(cached, str) and not target.is_file() else target, repository
-    url = str(init['checkpoint'])
-    scheme, _, name = url.partition('://')
-    known = {'torchvision': get_torchvision_models, 'open-mmlab': get_external_models, 'openmmlab': get_external_models}
-    if scheme in known and name:
-        url = known[scheme]().get(name, url)
-    return (folder / url.rsplit('/', 1)[-1], url) if '://' in url else (Path(url), None)
-
-
 def _module(model, place):
     name = re.sub(r'\[(\d+)\]', r'.\1', place).removeprefix('model').removeprefix('.')
     try:
@@ -106,12 +91,13 @@ def _module(model, place):
 
 
 def _match(module, init, path):
+    """How the file fits: WeightsMatch, or None for a part that is not built, or that loads it in a way of its own."""
     prefix = init.get('prefix') or ''
     if isinstance(module, TimmBackbone):
-        if path is None:
+        if init['type'] == 'EfficientNetLite0':
             return WeightsMatch(efficientnet_lite0_weights(module.model), [], [], [])
         return match_weights(module.model, module.model_name, read_weights(path, prefix))
-    if type(module).init_weights is not BaseModule.init_weights or path is None:
+    if module is None or type(module).init_weights is not BaseModule.init_weights:
         return None
     prefix = f'{prefix.removesuffix(".")}.' if prefix else ''
     found = {name.removeprefix('module.').removeprefix(prefix): value

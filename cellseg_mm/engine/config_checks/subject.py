@@ -10,7 +10,7 @@ from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
 from cellseg_mm.datasets.cell_dataset import read_annotations, read_cells
-from cellseg_mm.engine.config import dataset_config
+from cellseg_mm.engine.config import SETTINGS, dataset_config
 from cellseg_mm.models.anchor_coverage import resize_factors
 
 
@@ -133,6 +133,16 @@ def pipeline_of(config, split):
         steps = [*node.get('pipeline', []), *steps]
         node = node.get('dataset')
     return steps
+
+
+def parts_of(config):
+    """Yield the dotted key and each dictionary of what a run reads; its variables may repeat parts of that.
+
+    Args:
+        config (Config): A config.
+    """
+    for setting in SETTINGS:
+        yield from dicts(config.get(setting), setting)
 
 
 def listed(value):

@@ -1,14 +1,11 @@
 """Whether what a config file sets is read: a base has made its settings of its own variables before that."""
 import ast
-from inspect import signature
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.runner import Runner
 
+from cellseg_mm.engine.config import SETTINGS
 from cellseg_mm.engine.config_checks.finding import warning
-
-_SETTINGS = {'data_root', 'classes', 'max_dets', *signature(Runner.__init__).parameters}
 
 
 def check(subject):
@@ -17,13 +14,13 @@ def check(subject):
     if path.suffix != '.py' or not path.is_file():
         return
     tree = ast.parse(path.read_text(encoding='utf-8'))
-    names = {node.id: node for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     for statement in tree.body:
         if not isinstance(statement, ast.Assign):
             continue
         for target in statement.targets:
             name = getattr(target, 'id', None)
-            if name and name != '_base_' and name not in names and name not in _SETTINGS and _is_inherited(
+            if name and name != '_base_' and name not in names and name not in SETTINGS and _is_inherited(
                     path, tree, name, subject.config.get(name)):
                 yield warning(name, 'is set in this file and read nowhere: the base has made its settings of '
                               'the value it had', 'set what is made of it, such as train_dataloader=dict(dataset=dict('

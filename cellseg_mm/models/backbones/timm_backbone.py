@@ -13,8 +13,9 @@ from torch import nn
 from torch.nn.functional import pad
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from cellseg_mm.errors import UserError
+from cellseg_mm.errors import UserError, one_line
 from cellseg_mm.models.backbones.timm_weights import (
+    address_location,
     canonical,
     fetch,
     full_model,
@@ -47,7 +48,8 @@ class TimmBackbone(BaseModule):
             one, or `dict(type='EfficientNetLite0')` for ImageNet weights from an installed package.
 
     Raises:
-        UserError: If timm has no such model, the model no such strides, or takes images of one size alone.
+        UserError: If timm has no such model, the model no such strides, or they cannot be checked without computing,
+            as where it takes images of one size alone.
     """
 
     def __init__(self, model_name, strides=(4, 8, 16, 32), norm_eval=True, out_norm=False, frozen_stages=-1,
@@ -162,7 +164,7 @@ def pretrained_path(init_cfg, model_name):
     if init_cfg['type'] == 'Timm':
         return weights_file(model_name)
     checkpoint = init_cfg['checkpoint']
-    return fetch(checkpoint) if '://' in str(checkpoint) else checkpoint
+    return fetch(checkpoint, address_location(checkpoint)) if '://' in str(checkpoint) else checkpoint
 
 
 def check_match(match, path):
@@ -189,7 +191,7 @@ def _create(model_name, **arguments):
         except (AssertionError, RuntimeError) as error:
             problem = error
             break
-    raise UserError(f'backbone {model_name}: timm makes no feature maps of it so ({_one_line(problem)}); leave out '
+    raise UserError(f'backbone {model_name}: timm makes no feature maps of it so ({one_line(problem)}); leave out '
                     'what it does not take, or choose another model of timm.list_models()') from problem
 
 
@@ -215,16 +217,18 @@ def _dry_run(model_name, strides, indices):
         tuple[nn.Module, list[Tensor]]: It and its maps.
 
     Raises:
-        UserError: If it takes images of one size alone, or its maps have not the strides that it states.
+        UserError: If it takes images of one size alone, needs numbers for its shapes, or its maps have not the strides
+            that it states.
     """
     height, width = 2 * strides[-1], 3 * strides[-1]
     with torch.device('meta'):
         twin = _create(model_name, out_indices=indices).eval()
         try:
             maps = twin(torch.zeros(1, 3, height, width))
-        except (AssertionError, RuntimeError) as error:
-            raise UserError(f'backbone {model_name}: it takes no image of {height} x {width} pixels '
-                            f'({_one_line(error)}); choose another model of timm.list_models()') from error
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise UserError(f'backbone {model_name}: {height} x {width} pixels cannot be sent through it without '
+                            f'computing ({one_line(error)}), which its strides are checked by; choose another model '
+                            'of timm.list_models()') from error
     shapes = [tuple(one.permute(0, 3, 1, 2).shape if _is_channels_last(twin) else one.shape) for one in maps]
     wanted = [(1, channels, height // stride, width // stride)
               for channels, stride in zip(twin.feature_info.channels(), strides, strict=True)]
@@ -232,10 +236,6 @@ def _dry_run(model_name, strides, indices):
         raise UserError(f'backbone {model_name}: its maps of an image of {height} x {width} pixels are {shapes}, not '
                         f'{wanted}; choose another model of timm.list_models()')
     return twin, maps
-
-
-def _one_line(error):
-    return ' '.join(str(error).split())
 
 
 def _is_channels_last(model):

@@ -14,9 +14,6 @@ from timm.models import get_pretrained_cfg, load_state_dict, model_entrypoint
 from cellseg_mm.errors import UserError
 from cellseg_mm.io.download import download
 
-# Of the licences that timm names, those that allow research alone.
-NON_COMMERCIAL = frozenset({'apple-amlr', 'cc-by-nc-4.0', 'fair-noncommercial-research-license', 'seer-license'})
-
 
 class WeightsMatch(NamedTuple):
     """How the weights of a file fit a model.
@@ -116,10 +113,7 @@ def normalisation_mismatch(model_name, preprocessor, tolerance=1.0):
 
 
 def weights_licence(model_name):
-    """Return the licence of a model's weights as timm names it, such as `mit`; `unknown` where it names none.
-
-    Those in `NON_COMMERCIAL` allow research alone.
-    """
+    """Return the licence of a model's weights as timm names it, such as `mit`; `unknown` where it names none."""
     return pretrained_config(model_name).license or 'unknown'
 
 
@@ -135,7 +129,8 @@ def weights_file(model_name):
     Raises:
         UserError: If there are no such weights, or they cannot be downloaded: which file to put where.
     """
-    return fetch(*reversed(weights_location(model_name)))
+    path, url = weights_location(model_name)
+    return fetch(url, path)
 
 
 def weights_location(model_name):
@@ -161,21 +156,26 @@ def weights_location(model_name):
         path = Path(cached) if isinstance(cached, str) and not target.is_file() else target
         return path, hf_hub_url(repository, name, revision=revision or None)
     if config.url:
-        return _folder() / config.url.rsplit('/', 1)[-1], config.url
+        return address_location(config.url), config.url
     raise UserError(f'backbone {model_name}: timm has no pretrained weights for it; set init_cfg=None, or '
                     "init_cfg=dict(type='Pretrained', checkpoint=FILE)")
+
+
+def address_location(url):
+    """Return the file in PyTorch's folder of checkpoints that a download from an address is kept in."""
+    return _folder() / url.rsplit('/', 1)[-1]
 
 
 def _folder():
     return Path(torch.hub.get_dir(), 'checkpoints')
 
 
-def fetch(url, target=None):
+def fetch(url, target):
     """Return the file at an address, downloading it where it is not on this machine.
 
     Args:
         url (str): The address.
-        target (Path, optional): Where it goes; by default under its own name in PyTorch's folder of checkpoints.
+        target (Path): Where it goes.
 
     Returns:
         Path: `target`.
@@ -183,7 +183,6 @@ def fetch(url, target=None):
     Raises:
         UserError: If it cannot be downloaded: which file to put where.
     """
-    target = target or _folder() / url.rsplit('/', 1)[-1]
     if not target.is_file():
         try:
             download(url, target)
