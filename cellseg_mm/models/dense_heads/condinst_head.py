@@ -3,10 +3,11 @@ import torch
 from mmdet.models import dense_heads
 from mmdet.registry import MODELS
 from mmengine.structures import InstanceData
+from scipy import special
 
 from cellseg_mm.models.dense_heads.chunks import chunked_sum, chunks, some
 from cellseg_mm.models.dense_heads.coarse_masks import centres, sampled, true_masks
-from cellseg_mm.structures.local_masks import LocalMasks
+from cellseg_mm.models.dense_heads.enlarged_masks import enlarged
 
 
 class _Centres:
@@ -97,11 +98,16 @@ class CellCondInstMaskHead(dense_heads.CondInstMaskHead):
         """Add `masks`, as `LocalMasks`, to the results; their boxes are scaled in place as MMDetection does."""
         for features, results, meta in zip(mask_feats, results_list, batch_img_metas, strict=True):
             shape = meta['ori_shape' if rescale else 'img_shape'][:2]
-            masks = [LocalMasks.empty(*shape)]
-            area = max(features[0].numel() * self.mask_feat_stride**2, shape[0] * shape[1])
-            for part in chunks(len(results), area):
-                logits = self._make(features, results[part])
-                masks.append(LocalMasks.from_bitmaps(self._predict_by_feat_single(
-                    logits, results.bboxes[part], meta, rescale)))
-            results.masks = LocalMasks.cat(masks)
+
+            def make(part, features=features, results=results):
+                return self._make(features, results[part])
+
+            def enlarge(logits, boxes=results.bboxes[:0], meta=meta):
+                return self._predict_by_feat_single(logits, boxes, meta, rescale)
+
+            step = [seen / side / self.mask_out_stride for seen, side in zip(meta['img_shape'], shape, strict=False)]
+            results.masks = enlarged(make, len(results), self._values(features), enlarge, step, shape,
+                                     special.logit(self.test_cfg.mask_thr))
+            if rescale:
+                results.bboxes /= results.bboxes.new_tensor(meta['scale_factor']).repeat(2)
         return results_list

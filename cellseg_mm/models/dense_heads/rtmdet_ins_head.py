@@ -7,10 +7,11 @@ from mmdet.models import dense_heads
 from mmdet.registry import MODELS
 from mmdet.utils import reduce_mean
 from mmengine.structures import InstanceData
+from scipy import special
 
-from cellseg_mm.models.dense_heads.chunks import chunked_sum, chunks, some
+from cellseg_mm.models.dense_heads.chunks import chunked_sum, some
 from cellseg_mm.models.dense_heads.coarse_masks import sampled, true_masks
-from cellseg_mm.structures.local_masks import LocalMasks
+from cellseg_mm.models.dense_heads.enlarged_masks import enlarged
 
 
 class _Closed:
@@ -75,20 +76,24 @@ class CellRTMDetInsSepBNHead(dense_heads.RTMDetInsSepBNHead):
     def _bbox_mask_post_process(self, results, mask_feat, cfg, rescale=False, with_nms=True, img_meta=None):
         # MMDetection chooses among the boxes, and makes masks of one value, which are of no use.
         results = super()._bbox_mask_post_process(results, mask_feat[:, :1, :1], cfg, rescale, with_nms, img_meta)
-        masks = [LocalMasks.empty(*img_meta['ori_shape' if rescale else 'img_shape'][:2])]
-        area = max(mask_feat[0].numel() * self.prior_generator.strides[0][0]**2, masks[0].height * masks[0].width)
-        parts = chunks(len(results), max(area, self._values(mask_feat)))
-        masks = [self._masks(mask_feat, results[part], cfg, rescale, img_meta) for part in parts] or masks
-        results.masks = LocalMasks.cat(masks)
+        stride, coarse = self.prior_generator.strides[0][0], mask_feat.shape[-2:]
+        size = [side * stride for side in coarse]
+        if rescale:
+            size = [math.ceil(side * (1 / factor))
+                    for side, factor in zip(size, img_meta['scale_factor'][::-1], strict=True)]
+        height, width = shape = img_meta['ori_shape'][:2] if rescale else size
+
+        def make(part):
+            return self._mask_predict_by_feat_single(mask_feat, results.kernels[part], results.priors[part])
+
+        def enlarge(logits):
+            logits = F.interpolate(logits[None], scale_factor=stride, mode='bilinear')
+            if rescale:
+                logits = F.interpolate(logits, size=size, mode='bilinear')[..., :height, :width]
+            return logits[0].sigmoid() > cfg.mask_thr_binary
+
+        step = [side / whole for side, whole in zip(coarse, size, strict=True)]
+        results.masks = enlarged(make, len(results), self._values(mask_feat), enlarge, step, shape,
+                                 special.logit(cfg.mask_thr_binary))
         del results.kernels, results.priors
         return results
-
-    def _masks(self, features, results, cfg, rescale, meta):
-        logits = self._mask_predict_by_feat_single(features, results.kernels, results.priors)[None]
-        logits = F.interpolate(logits, scale_factor=self.prior_generator.strides[0][0], mode='bilinear')
-        if rescale:
-            height, width = meta['ori_shape'][:2]
-            size = [math.ceil(side * (1 / factor))
-                    for side, factor in zip(logits.shape[-2:], meta['scale_factor'][::-1], strict=True)]
-            logits = F.interpolate(logits, size=size, mode='bilinear')[..., :height, :width]
-        return LocalMasks.from_bitmaps(logits[0].sigmoid() > cfg.mask_thr_binary)

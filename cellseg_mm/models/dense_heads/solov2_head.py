@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from cellseg_mm.models.dense_heads.chunks import chunked_sum, chunks, some
 from cellseg_mm.models.dense_heads.coarse_masks import averaged, centres, true_masks
+from cellseg_mm.models.dense_heads.enlarged_masks import enlarged
 from cellseg_mm.structures.local_masks import LocalMasks
 
 
@@ -179,13 +180,15 @@ class CellSOLOV2Head(dense_heads.SOLOV2Head):
             filter_thr=cfg.filter_thr)
 
         (height, width), original = meta['img_shape'][:2], meta['ori_shape'][:2]
-        parts = [LocalMasks.empty(*original)]
-        for part in chunks(len(kept), max(area * self.mask_stride**2, original[0] * original[1])):
-            values = functional.interpolate(masks(best[kept[part]])[None], scale_factor=self.mask_stride,
-                                            mode='bilinear')[:, :, :height, :width]
-            values = functional.interpolate(values, original, mode='bilinear')[0]
-            parts.append(LocalMasks.from_bitmaps(values > cfg.mask_thr))
-        predicted = LocalMasks.cat(parts)
+
+        def enlarge(values):
+            values = functional.interpolate(values[None], scale_factor=self.mask_stride, mode='bilinear')
+            values = functional.interpolate(values[:, :, :height, :width], original, mode='bilinear')[0]
+            return values > cfg.mask_thr
+
+        step = [seen / side / self.mask_stride for seen, side in zip((height, width), original, strict=True)]
+        predicted = enlarged(lambda part: masks(best[kept[part]]), len(kept), area, enlarge, step, original,
+                             cfg.mask_thr)
         return InstanceData(scores=scores, labels=labels.long(), masks=predicted,
                             bboxes=predicted.get_bboxes('hbox').tensor.to(scores.device))
 

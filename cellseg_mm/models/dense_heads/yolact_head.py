@@ -5,9 +5,9 @@ from mmdet.registry import MODELS
 from mmengine.structures import InstanceData
 from torch.nn import functional
 
-from cellseg_mm.models.dense_heads.chunks import chunked_sum, chunks, some
+from cellseg_mm.models.dense_heads.chunks import chunked_sum, some
 from cellseg_mm.models.dense_heads.coarse_masks import averaged, true_masks
-from cellseg_mm.structures.local_masks import LocalMasks
+from cellseg_mm.models.dense_heads.enlarged_masks import enlarged
 
 
 @MODELS.register_module()
@@ -96,14 +96,19 @@ class CellYOLACTProtonet(dense_heads.YOLACTProtonet):
         """Add `masks`, as `LocalMasks`, to the results; their boxes are scaled in place as MMDetection does."""
         for features, results, meta in zip(prototypes, results_list, batch_img_metas, strict=True):
             shape = meta['ori_shape' if rescale else 'img_shape'][:2]
-            masks = [LocalMasks.empty(*shape)]
-            for part in chunks(len(results), max(meta['batch_input_shape'][0] * meta['batch_input_shape'][1],
-                                                 shape[0] * shape[1])):
-                boxes = results.bboxes[part]
-                predicted = self._make(features, results.coeffs[part], boxes, meta['batch_input_shape'])
-                if tuple(meta['img_shape'][:2]) != tuple(meta['batch_input_shape']):
-                    predicted = functional.interpolate(predicted[None], meta['batch_input_shape'], mode='bilinear')[0]
-                    predicted = predicted[:, :meta['img_shape'][0], :meta['img_shape'][1]]
-                masks.append(LocalMasks.from_bitmaps(self._predict_by_feat_single(predicted, boxes, meta, rescale)))
-            results.masks = LocalMasks.cat(masks)
+            seen, padded = meta['img_shape'][:2], meta['batch_input_shape']
+
+            def make(part, features=features, results=results, padded=padded):
+                return self._make(features, results.coeffs[part], results.bboxes[part], padded)
+
+            def enlarge(masks, boxes=results.bboxes[:0], meta=meta, seen=seen, padded=padded):
+                if tuple(seen) != tuple(padded):
+                    masks = functional.interpolate(masks[None], padded, mode='bilinear')[0, :, :seen[0], :seen[1]]
+                return self._predict_by_feat_single(masks, boxes, meta, rescale)
+
+            step = [seen[axis] / shape[axis] * features.shape[axis] / padded[axis] for axis in (0, 1)]
+            results.masks = enlarged(make, len(results), features[..., 0].numel(), enlarge, step, shape,
+                                     self.test_cfg.mask_thr)
+            if rescale:
+                results.bboxes /= results.bboxes.new_tensor(meta['scale_factor']).repeat(2)
         return results_list
