@@ -99,26 +99,20 @@ def fetch_pretrained(config):
     Args:
         config (Config): A config from `load_config`.
 
-    Returns:
-        bool: Whether a file was downloaded.
-
     Raises:
         UserError: If a file is missing and cannot be downloaded: which one, and where to put it. If a file would run
             code when loaded.
     """
-    downloaded = False
     for _, node, init_cfg in pretrained_parts(config.model):
         path, url = pretrained_location(node, init_cfg)
-        if url and not path.is_file():
+        if url:
             fetch(url, path)
-            downloaded = True
-        if not path.is_file():
+        elif not path.is_file():
             raise UserError(f'{path}: the pretrained weights are missing; put the file there, or set init_cfg=None')
         if node.get('type') == 'TimmBackbone':
             read_weights(path)
         else:
             read_checkpoint(path)
-    return downloaded
 
 
 def pretrained_parts(model):

@@ -66,7 +66,8 @@ def train(config, work_dir, resume=None, amp=False, auto_scale_lr=False, launche
         _check_schedule(config, checkpoint, resume_from)
         drop_pretrained(config.model)
     found = warnings_of(config, check_config(config))
-    if not resume_from and fetch_pretrained(config):
+    if not resume_from:
+        fetch_pretrained(config)
         found += warnings_of(config, check_pretrained(config))
 
     config.work_dir = str(work_dir)

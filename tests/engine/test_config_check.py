@@ -193,13 +193,13 @@ def test_what_breaks_a_config_is_found_and_nothing_else(check, name, key, value,
 def test_plateaus_and_early_stops_that_fit_are_left_alone():
     config = config_of(MASKRCNN)
     config.param_scheduler, config.custom_hooks = Plateau, [Stopping]
-    assert lines(config) == []
+    assert of_check('monitors', Subject(config, data=False)) == []
 
 
 def test_short_trials_are_asked_for_no_patience():
     config = config_of('cell_maskrcnn')
     config.train_cfg.max_epochs = 3
-    assert lines(config) == []
+    assert of_check('monitors', Subject(config, data=False)) == []
 
 
 def test_what_queries_cannot_find_is_told_once_for_one_class_too():
@@ -233,7 +233,7 @@ def test_the_reason_stands_before_the_model_that_cannot_be_built():
 
 
 def test_heads_with_queries_correct_boxes_alike_at_each_stage():
-    assert not [line for line in lines(config_of('cell_queryinst')) if 'target_stds' in line]
+    assert of_check('stages', subject_of('cell_queryinst_lite')) == []
 
 
 def test_names_of_metrics_are_what_a_validation_returns(tiny_config):
@@ -251,9 +251,9 @@ def test_names_of_metrics_are_what_a_validation_returns(tiny_config):
 def test_variables_of_a_base_that_are_set_to_no_effect_are_named(tmp_path, text, found):
     path = tmp_path / 'mine.py'
     path.write_text(f'_base_ = {os.path.relpath(REPOSITORY / "configs/cell_maskrcnn_lite.py", tmp_path)!r}\n{text}\n')
-    warned = [finding for finding in check_config(load_config(path), data=False) if finding.level == 'warning']
-    assert [finding.place for finding in warned] == found
-    assert all('read nowhere' in finding.problem for finding in warned)
+    warned = of_check('variables', Subject(load_config(path), data=False))
+    assert [line.split()[1] for line in warned] == found
+    assert all('read nowhere' in line for line in warned)
 
 
 # With data
