@@ -94,7 +94,7 @@ def compare_models(texts, out, tools, ground_truth=None, terms=None):
     for item in items:
         if item.results is not None:
             _read_pairs(item, split, agnostic)  # what is wrong with them is told before anything is trained
-    check_work_dir(out)
+    check_work_dir(out, option='--out')
     with alone_in(out, 'a comparison') as lock:
         for item in items:
             if item.name in foreign:

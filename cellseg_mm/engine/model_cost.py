@@ -52,8 +52,8 @@ def measure_costs(models, image_paths, rounds=3):
               its pixels.
             - `images_per_second` (float): Of the median round.
             - `seconds` (list[float]): For an image, the mean of each round.
-            - `peak_memory_mb` (float): 10^6 bytes; on a CPU the largest resident memory of the process, Python and
-              libraries among it, on a GPU what PyTorch held at most.
+            - `peak_memory_mb` (float): 10^6 bytes; on a CPU the largest resident memory of the process, Python's and
+              libraries' data among it but not their code, on a GPU what PyTorch held at most.
             - `device` (str): The GPU's name, or 'CPU, 2 threads'.
 
     Raises:

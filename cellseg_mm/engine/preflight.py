@@ -70,12 +70,13 @@ def canvas_parts(config):
     return found
 
 
-def check_work_dir(work_dir, needed_bytes=0):
+def check_work_dir(work_dir, needed_bytes=0, option='--work-dir'):
     """Check that the folder can be made, written to, and holds what a training writes.
 
     Args:
         work_dir (str | Path): The folder; made if missing.
         needed_bytes (int): How much will be written.
+        option (str): What a user names it by.
 
     Raises:
         UserError: If not.
@@ -86,11 +87,11 @@ def check_work_dir(work_dir, needed_bytes=0):
             probe.write(b'0')
     except OSError as error:
         reason = 'the disk is full' if error.errno == errno.ENOSPC else error.strerror
-        raise UserError(f'{work_dir}: cannot write there: {reason}; name another folder with --work-dir') from error
+        raise UserError(f'{work_dir}: cannot write there: {reason}; name another folder with {option}') from error
     free = shutil.disk_usage(work_dir).free
     if free < needed_bytes:
         raise UserError(f'{work_dir}: {free / 1e6:.0f} MB free, checkpoints need {needed_bytes / 1e6:.0f} MB; free '
-                        'some space or name another folder with --work-dir')
+                        f'some space or name another folder with {option}')
 
 
 def fetch_pretrained(config):

@@ -25,6 +25,8 @@ from cellseg_mm.structures.local_masks import LocalMasks
     ((TINY_CONFIG, '--cfg-options', 'data_root=nowhere'), 'error: nowhere/annotations/val.json: there are no'),
     ((TINY_CONFIG, 'maps={data}/train', '--cfg-options', 'data_root={data}', '--ground-truth', 'no.json'),
      'error: no.json: there are no annotations yet'),
+    ((TINY_CONFIG, '--cfg-options', 'data_root={data}', '--out', '{data}/test_image_name_to_ids.json'),
+     'cannot write there: File exists; name another folder with --out'),
     (('{data}/annotations', '--ground-truth', '{data}/annotations/val.json'),
      'error: {data}/annotations: there is no label map'),
 ])
