@@ -278,7 +278,7 @@ def test_two_processes_train_together_and_test_as_one_does(tiny_data, tmp_path):
     ((TINY_CONFIG, '--cfg-options', 'data_root={data}', '--work-dir', '{tmp}/new', '--launcher', 'pytorch'),
      'needs torchrun'),
     ((REPOSITORY / 'configs/cell_maskrcnn.py', '--work-dir', '{tmp}/new', '--cfg-options', 'data_root={data}',
-      'model.backbone.init_cfg.checkpoint={tmp}/none.pth'), 'the pretrained weights are missing'),
+      'model.backbone.init_cfg.checkpoint={tmp}/none.pth'), 'none.pth, and there is no such file: put it there'),
 ])
 def test_what_the_user_can_mend_is_one_line_and_exit_status_2(call_tool, tiny_data, tmp_path, arguments, message):
     (tmp_path / 'file').write_text('')
