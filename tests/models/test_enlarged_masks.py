@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mmdet.models.utils import aligned_bilinear
 from torch.nn import functional
 
-from cellseg_mm.models.dense_heads import chunks as chunking
+from cellseg_mm.models import chunks as chunking
 from cellseg_mm.models.dense_heads.enlarged_masks import enlarged
 
 HEIGHT, WIDTH = 40, 30

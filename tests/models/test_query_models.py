@@ -4,7 +4,7 @@ import pytest
 import torch
 from model_runs import batch, build, predict, tiny_scene
 
-from cellseg_mm.models.dense_heads import chunks as chunking
+from cellseg_mm.models import chunks as chunking
 from cellseg_mm.structures.local_masks import LocalMasks
 
 # isort: split

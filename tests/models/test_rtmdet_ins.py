@@ -10,7 +10,7 @@ from model_runs import batch, tiny_scene
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import cellseg_mm.register  # noqa: F401
-from cellseg_mm.models.dense_heads import chunks as chunking
+from cellseg_mm.models import chunks as chunking
 from cellseg_mm.structures.local_masks import LocalMasks
 
 # isort: split

@@ -7,6 +7,7 @@ from conftest import REPOSITORY
 import cellseg_mm.register  # noqa: F401
 from cellseg_mm.engine.config import load_config
 from cellseg_mm.evaluation.submission import MAX_PARAMETERS
+from cellseg_mm.models import chunks as chunking
 from cellseg_mm.models.roi_heads import roi_heads
 from cellseg_mm.structures.local_masks import LocalMasks
 
@@ -201,7 +202,7 @@ def test_a_roi_head_learns_from_local_masks_what_mmdetections_learns_from_canvas
 def test_a_roi_head_predicts_what_mmdetections_does(name, scene, monkeypatch):
     features, *_ = scene
     expected = predict(roi_head(name, stock=True), features, [apart(), apart()[:4]])
-    monkeypatch.setattr(roi_heads, '_CHUNK', 70)
+    monkeypatch.setattr(chunking, '_VALUES', 70 * roi_heads._VALUES)
     found = predict(roi_head(name), features, [apart(), apart()[:4]])
     assert len(found[0]) > 100
     for ours, theirs in zip(found, expected, strict=True):
@@ -264,7 +265,7 @@ def test_pointrend_refines_some_detections_at_a_time(scene, monkeypatch):
     counts = []
     refine = head._mask_point_forward_test
     monkeypatch.setattr(head, '_mask_point_forward_test', lambda *args: counts.append(len(args[1])) or refine(*args))
-    monkeypatch.setattr(roi_heads, '_CHUNK', 30)
+    monkeypatch.setattr(chunking, '_VALUES', 30 * roi_heads._VALUES)
     found = predict(head, features, [apart(), apart()[:4]])
     assert max(counts) == 30 < len(found[0])
     assert sum(counts) == len(found[0]) + len(found[1])

@@ -5,7 +5,7 @@ from mmdet.registry import MODELS
 from mmengine.structures import InstanceData
 from scipy import special
 
-from cellseg_mm.models.dense_heads.chunks import chunked_sum, chunks, some
+from cellseg_mm.models.chunks import chunked_sum, chunks, some
 from cellseg_mm.models.dense_heads.coarse_masks import centres, sampled, true_masks
 from cellseg_mm.models.dense_heads.enlarged_masks import enlarged
 

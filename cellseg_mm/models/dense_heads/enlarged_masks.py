@@ -2,7 +2,7 @@
 import numpy as np
 import torch
 
-from cellseg_mm.models.dense_heads.chunks import chunks
+from cellseg_mm.models.chunks import chunks
 from cellseg_mm.structures.local_masks import LocalMasks
 
 _SLACK = 0.01  # of values: interpolation may round one up to the threshold

@@ -9,7 +9,7 @@ from mmdet.utils import reduce_mean
 from mmengine.structures import InstanceData
 from scipy import special
 
-from cellseg_mm.models.dense_heads.chunks import chunked_sum, some
+from cellseg_mm.models.chunks import chunked_sum, some
 from cellseg_mm.models.dense_heads.coarse_masks import sampled, true_masks
 from cellseg_mm.models.dense_heads.enlarged_masks import enlarged
 

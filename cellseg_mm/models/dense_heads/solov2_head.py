@@ -10,7 +10,7 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch.nn import functional
 
-from cellseg_mm.models.dense_heads.chunks import chunked_sum, chunks, some
+from cellseg_mm.models.chunks import chunked_sum, chunks, some
 from cellseg_mm.models.dense_heads.coarse_masks import averaged, centres, true_masks
 from cellseg_mm.models.dense_heads.enlarged_masks import enlarged
 from cellseg_mm.structures.local_masks import LocalMasks

@@ -4,8 +4,9 @@ from mmdet.models.roi_heads import mask_heads
 from mmdet.registry import MODELS
 from mmengine.structures import InstanceData
 
-# Detections whose points are refined at a time: each takes some 3 MB.
-_CHUNK = 128
+from cellseg_mm.models.chunks import chunks
+
+_VALUES = 2**17  # of each detection whose points are refined
 
 
 @MODELS.register_module()
@@ -21,11 +22,9 @@ class CellPointRendRoIHead(roi_heads.PointRendRoIHead):
     def predict_mask(self, x, batch_img_metas, results_list, rescale=False):
         for results in results_list:  # which are changed in place: where they have a gradient, that fails
             results.bboxes = results.bboxes.detach()
-        most = max(map(len, results_list))
-        parts = []
-        for start in range(0, max(most, 1), _CHUNK):
-            chunk = [results[start:start + _CHUNK] for results in results_list]
-            parts.append(super().predict_mask(x, batch_img_metas, chunk, rescale))
+        parts = [super(CellPointRendRoIHead, self).predict_mask(
+            x, batch_img_metas, [results[part] for results in results_list], rescale)
+            for part in chunks(max(map(len, results_list)), _VALUES) or [slice(0)]]
         return [InstanceData.cat(list(of_image)) for of_image in zip(*parts, strict=True)]
 
 

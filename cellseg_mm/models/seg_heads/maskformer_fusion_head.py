@@ -5,7 +5,7 @@ from mmdet.models import seg_heads
 from mmdet.registry import MODELS
 from mmengine.structures import InstanceData
 
-from cellseg_mm.models.dense_heads.chunks import chunks
+from cellseg_mm.models.chunks import chunks
 from cellseg_mm.structures.local_masks import LocalMasks
 
 

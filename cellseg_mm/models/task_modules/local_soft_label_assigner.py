@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from mmdet.models.task_modules.assigners import AssignResult, DynamicSoftLabelAssigner
 from mmdet.registry import TASK_UTILS
 
-from cellseg_mm.models.dense_heads.chunks import chunks
+from cellseg_mm.models.chunks import chunks
 from cellseg_mm.models.dense_heads.coarse_masks import centres, true_masks
 
 
