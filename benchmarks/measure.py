@@ -2,13 +2,18 @@
 import ctypes
 import os
 import platform
+import resource
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
+from inspect import signature
 from io import StringIO
 from multiprocessing import get_context
 from pathlib import Path
+
+OUT_OF_MEMORY = "can't allocate memory", 'Insufficient memory', 'bad_alloc'  # in the words of torch, OpenCV and C++
+RESERVE = 2e9  # bytes that limited calls leave to the machine
 
 
 def register():
@@ -18,6 +23,27 @@ def register():
 
         import cellseg_mm.register  # noqa: F401
         register_all_modules()
+
+
+def stock(node):
+    """A model's config with MMDetection's class in place of each of ours, and without what only ours knows.
+
+    Args:
+        node: The config, or any part of it.
+    """
+    from mmdet.registry import MODELS, TASK_UTILS
+    if isinstance(node, (list, tuple)):
+        return type(node)(map(stock, node))
+    if not isinstance(node, dict):
+        return node
+    node = type(node)({key: stock(value) for key, value in node.items()})
+    name = node.get('type', '')
+    ours = next((found for found in (kind.module_dict.get(name) for kind in (MODELS, TASK_UTILS)) if found), object)
+    theirs = next((cls for cls in ours.__mro__ if cls.__module__.startswith('mmdet.')), ours)
+    if theirs is ours:  # MMDetection's already, or of a kind that it has none of
+        return node
+    known = {'type', *(key for cls in theirs.__mro__ for key in signature(cls.__init__).parameters)}
+    return type(node)({**{key: value for key, value in node.items() if key in known}, 'type': theirs.__name__})
 
 
 def median_seconds(function, repeats=5):
@@ -31,9 +57,9 @@ def median_seconds(function, repeats=5):
     return statistics.median(seconds)
 
 
-def in_a_process(function, *args):
-    """What a function of a module's top level returns in a fresh process."""
-    with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
+def in_a_process(function, *args, start='spawn'):
+    """What a function of a module's top level returns in a fresh process, which may `start` as a `fork` of this one."""
+    with ProcessPoolExecutor(1, mp_context=get_context(start)) as pool:
         return pool.submit(function, *args).result()
 
 
@@ -51,12 +77,32 @@ def peak_memory(prepare, *args):
 
 
 def _peak(prepare, args):
-    function = prepare(*args)
+    return with_peak(prepare(*args))[1]
+
+
+def with_peak(function):
+    """What a call returns, and the bytes that it takes at its highest, in this process; as `peak_memory`."""
     ctypes.CDLL(None).malloc_trim(0)  # else the call could use what the warm-up has freed, unseen
     Path('/proc/self/clear_refs').write_text('5')
     before = _status('VmRSS')
-    function()
-    return _status('VmHWM') - before
+    result = function()
+    return result, _status('VmHWM') - before
+
+
+def within(room, function, *args):
+    """What a call returns; None where it asks for more than `room` bytes over what this process holds."""
+    # The limit is one of addresses; those that are reserved already and never used do not count.
+    limit = int(_status('VmSize') - _status('VmRSS') + room)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+    try:
+        return function(*args)
+    except Exception as error:
+        if isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY):
+            return None
+        raise
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def _status(name):

@@ -135,6 +135,24 @@ def dataset_item(image, rles, classes=None):
                    for box, label, rle in zip(boxes, classes, rles, strict=True)])
 
 
+def batch(cells, side, is_stock=False):
+    """A scene as the data loader gives it, at full resolution; with `BitmapMasks` for stock MMDetection."""
+    import torch
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.bbox import HorizontalBoxes
+    from mmdet.structures.mask import BitmapMasks
+    from mmengine.structures import InstanceData
+    image, label_map = scene(cells, side)
+    masks = LocalMasks.from_label_map(label_map)
+    boxes = masks.get_bboxes(HorizontalBoxes)
+    if is_stock:
+        masks = BitmapMasks(masks.to_ndarray(), side, side)
+    sample = DetDataSample(metainfo=dict(
+        img_id=0, img_shape=(side, side), ori_shape=(side, side), scale_factor=(1.0, 1.0)))
+    sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.arange(cells) % CLASSES, masks=masks)
+    return dict(inputs=[torch.from_numpy(image).permute(2, 0, 1)], data_samples=[sample])
+
+
 def xyxy_boxes(rles):
     """Bounding boxes, float64 (N, 4), of RLEs with counts as text."""
     boxes = coco_mask.toBbox([{**rle, 'counts': rle['counts'].encode()} for rle in rles]).reshape(-1, 4)

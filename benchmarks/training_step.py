@@ -14,16 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import scenes
-from measure import free_memory, in_a_process, machine, register
+from measure import RESERVE, free_memory, in_a_process, machine, register, stock, within
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs/cell_maskrcnn.py'
 SCENES = ((150, 500), (600, 1000), (1500, 1800))
 MAX_PEAK = 8e9  # bytes of a step with 1,500 cells at 1800 px
-OUT_OF_MEMORY = "can't allocate memory", 'Insufficient memory', 'bad_alloc'  # in the words of torch, OpenCV and C++
-RESERVE = 2e9  # bytes that stock leaves to the machine
 
 
-def build(stock):
+def build(is_stock):
     """The model of the config in training mode, and its optimizer."""
     import torch
     from mmdet.registry import MODELS
@@ -32,59 +30,30 @@ def build(stock):
     register()
     config = Config.fromfile(CONFIG)
     config.model.backbone.init_cfg = None
-    if stock:
-        config.model.type = 'MaskRCNN'
-        config.model.roi_head.mask_head.type = 'FCNMaskHead'
-        for stage in ('rpn', 'rcnn'):
-            config.model.train_cfg[stage].assigner.type = 'MaxIoUAssigner'
     torch.manual_seed(0)
-    model = MODELS.build(config.model).train()
+    model = MODELS.build(stock(config.model) if is_stock else config.model).train()
     return model, build_optim_wrapper(model, config.optim_wrapper)
 
 
-def batch(cells, side, stock):
-    """One scene as the data loader gives it."""
-    import torch
-    from mmdet.structures import DetDataSample
-    from mmdet.structures.bbox import HorizontalBoxes
-    from mmdet.structures.mask import BitmapMasks
-    from mmengine.structures import InstanceData
-
-    from cellseg_mm.structures.local_masks import LocalMasks
-    image, labels = scenes.scene(cells, side)
-    masks = LocalMasks.from_label_map(labels)
-    boxes = masks.get_bboxes(HorizontalBoxes)
-    if stock:
-        masks = BitmapMasks(masks.to_ndarray(), side, side)
-    sample = DetDataSample(metainfo=dict(img_id=0, img_shape=(side, side), ori_shape=(side, side), scale_factor=(1, 1)))
-    sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.arange(cells) % scenes.CLASSES, masks=masks)
-    return dict(inputs=[torch.from_numpy(image).permute(2, 0, 1)], data_samples=[sample])
-
-
-def step(cells, side, stock, room):
+def step(cells, side, is_stock, room):
     """Take a step within `room` bytes: seconds, peak bytes and losses, or None where the room does not suffice."""
     import torch
-    model, optimizer = build(stock)
-    model.train_step(batch(5, 128, stock), optimizer)
-    # The limit is one of addresses; those that are reserved already and never used do not count.
-    status = dict(line.split(':') for line in Path('/proc/self/status').read_text().splitlines())
-    size, resident = (1024 * int(status[name].split()[0]) for name in ('VmSize', 'VmRSS'))
-    resource.setrlimit(resource.RLIMIT_AS, (int(size - resident + room),) * 2)
-    try:
-        data = batch(cells, side, stock)
+    model, optimizer = build(is_stock)
+    model.train_step(scenes.batch(5, 128, is_stock), optimizer)
+
+    def measured():
+        data = scenes.batch(cells, side, is_stock)
         torch.manual_seed(0)
         started = time.perf_counter()
         losses = model.train_step(data, optimizer)
-    except Exception as error:
-        if isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY):
-            return None
-        raise
-    seconds = time.perf_counter() - started
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return seconds, peak, {name: float(value.detach()) for name, value in losses.items()}
+        seconds = time.perf_counter() - started
+        peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return seconds, peak, {name: float(value.detach()) for name, value in losses.items()}
+
+    return within(room, measured)
 
 
-def report(cells, side, stock):
+def report(cells, side, with_stock):
     """Print what a scene takes; whether all is as it should be."""
     room = free_memory() - RESERVE
     ours = in_a_process(step, cells, side, False, room)
@@ -93,7 +62,7 @@ def report(cells, side, stock):
         return False
     seconds, peak, losses = ours
     print(f'{cells} cells at {side} px: ours {seconds:.1f} s, peak {peak / 1e9:.2f} GB', flush=True)
-    if stock:
+    if with_stock:
         room = free_memory() - RESERVE
         theirs = in_a_process(step, cells, side, True, room)
         if theirs is None:
