@@ -77,7 +77,7 @@ def test_every_detector_is_registered_importable_and_picklable(name):
     assert issubclass(cls, MODELS.get(f'mmdet.{name.removeprefix("Cell")}'))
 
 
-def test_all_instance_models_of_the_issue_are_there():
+def test_all_of_mmdetections_models_of_instance_masks_are_there():
     assert {'CellMaskRCNN', 'CellCascadeRCNN', 'CellHybridTaskCascade', 'CellMaskScoringRCNN', 'CellPointRend',
             'CellQueryInst', 'CellSCNet', 'CellSOLO', 'CellSOLOv2', 'CellCondInst', 'CellYOLACT', 'CellRTMDet',
             'CellMask2Former'} <= set(NAMES)
@@ -116,9 +116,13 @@ def test_results_of_a_panoptic_fusion_become_local():
     assert 'pred_instances' not in samples[1]
 
 
-def test_predictions_are_those_of_the_stock_detector(model, config):
+def test_features_and_predictions_are_those_of_the_stock_detector(model, config, monkeypatch):
     stock = build({key: value for key, value in config.items() if key != 'type'}, type='MaskRCNN')
     stock.load_state_dict(model.state_dict())
+    for ours, theirs in zip(features(model), features(stock), strict=True):
+        assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
+    # Of the very same features: NMS may turn on the last bit.
+    monkeypatch.setattr(model, 'extract_feat', stock.extract_feat)
     ours, theirs = predict(model), predict(stock)
     assert isinstance(ours.masks, LocalMasks)
     assert len(ours) == len(theirs) > 0
