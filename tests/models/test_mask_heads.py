@@ -192,7 +192,8 @@ def test_mask_scoring_learns_from_local_masks(training, monkeypatch):
 @given(corners=arrays(np.float32, (6, 4), elements=st.floats(-90, 59, width=32)))
 def test_shares_of_instances_within_proposals_are_those_of_cropped_canvases(training, corners):
     (stock_truth, *_), (our_truth, *_), _ = training
-    stock, ours = (MODELS.build(dict(type=name, num_classes=3)) for name in ('MaskIoUHead', 'CellMaskIoUHead'))
+    stock, ours = (MODELS.build(dict(type=name, num_classes=3, num_convs=2, fc_out_channels=8))
+                   for name in ('MaskIoUHead', 'CellMaskIoUHead'))
     inds = torch.arange(6)
     boxes = torch.from_numpy(corners) + torch.tensor([0, 0, 70, 70])  # from within the image to beyond it
     assert torch.equal(ours._get_area_ratio(boxes, inds, our_truth.masks),
