@@ -23,13 +23,13 @@ from mmengine.structures import InstanceData  # isort: skip (after cellseg_mm)
 CONFIGS = sorted(path.stem for path in REPOSITORY.glob('configs/*.py'))
 
 
-def build(name, pretrained=False, seed=0, **options):
+def build(name, pretrained=False, **options):
     """The config of that name with those options, its model in training mode, initialised, and its optimizer."""
     config = load_config(REPOSITORY / f'configs/{name}.py', options)
     if not pretrained:
         drop_pretrained(config.model)
     register_all_modules()
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     model = MODELS.build(config.model)
     model.init_weights()
     return config, model.train(), build_optim_wrapper(model, config.optim_wrapper)
