@@ -2,9 +2,12 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from model_runs import batch, build, predict, tiny_scene
 
 from cellseg_mm.models import chunks as chunking
+from cellseg_mm.models.dense_heads.mask2former_head import near, values_at
 from cellseg_mm.structures.local_masks import LocalMasks
 
 # isort: split
@@ -20,14 +23,16 @@ QUERIES = 30
 def mask2former():
     """MMDetection's head and fusion head, and ours with the same weights."""
     config, model, _ = build('cell_mask2former_lite', max_dets=50, **{
-        'model.panoptic_head.num_queries': QUERIES, 'model.train_cfg.num_points': 500})
+        'model.panoptic_head.num_queries': QUERIES, 'model.panoptic_head.near_cells': 0.0,
+        'model.train_cfg.num_points': 500})
     pairs = []
     for key, ours in (('panoptic_head', model.panoptic_head), ('panoptic_fusion_head', model.panoptic_fusion_head)):
-        settings = ConfigDict(config.model[key], type=config.model[key].type.removeprefix('Cell'),
+        stock_settings = ConfigDict(config.model[key], type=config.model[key].type.removeprefix('Cell'),
                               train_cfg=config.model.train_cfg, test_cfg=config.model.test_cfg)
         if key == 'panoptic_fusion_head':
-            del settings['train_cfg']
-        stock = MODELS.build(settings)
+            del stock_settings['train_cfg']
+        stock_settings.pop('near_cells', None)
+        stock = MODELS.build(stock_settings)
         stock.load_state_dict(ours.state_dict())
         pairs.append((stock, ours))
     return pairs
@@ -62,6 +67,22 @@ def test_mask2formers_losses_and_gradients_are_mmdetections(mask2former, cells):
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-3, atol=1e-5)
     assert all(gradient is not None for gradient in gradients.values())
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**31), st.integers(1, 6))
+def test_points_near_cells_lie_in_their_boxes_enlarged_twofold_and_on_the_cells_too(seed, count):
+    torch.manual_seed(seed)
+    masks = tiny_scene(count, SIZE)[1]
+    owners = torch.arange(count).repeat_interleave(400)
+    points = near(masks, owners)
+    assert ((points >= 0) & (points <= 1)).all()
+    x, y, w, h = torch.from_numpy(masks.boxes[owners.numpy()]).T
+    across, down = points[:, 0] * SIZE[1] - x, points[:, 1] * SIZE[0] - y
+    assert ((across >= -0.5 * w - 1e-3) & (across <= 1.5 * w + 1e-3)).all()
+    assert ((down >= -0.5 * h - 1e-3) & (down <= 1.5 * h + 1e-3)).all()
+    inside = values_at(masks, points.view(count, 400, 2), torch.arange(count))
+    assert (inside > 0.5).float().mean(1).min() > 0.05
 
 
 def test_more_cells_than_queries_are_learnt_in_part(mask2former):

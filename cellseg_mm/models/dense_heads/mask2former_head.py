@@ -15,8 +15,21 @@ from cellseg_mm.structures.roi_crop import sample_points
 class CellMask2FormerHead(dense_heads.Mask2FormerHead):
     """`Mask2FormerHead` that samples true masks without a canvas for any; predict with `CellMaskFormerFusionHead`.
 
-    Losses are MMDetection's. Only instances are learnt, no `gt_sem_seg`.
+    Only instances are learnt, no `gt_sem_seg`.
+
+    MMDetection compares masks at random points of the whole image, of which a cell of a crowded one gets a few: masks
+    then stay empty. Here a share of the points is drawn from the boxes of true cells, twice as wide and high as they
+    are: to match queries with cells, from those of random cells; in the losses, from that of a mask's own cell.
+
+    Args:
+        *args: Of `Mask2FormerHead`.
+        near_cells (float): That share, 0 to 1. With 0, losses are MMDetection's.
+        **kwargs: Of `Mask2FormerHead`.
     """
+
+    def __init__(self, *args, near_cells=0.5, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.num_near_cells = round(near_cells * self.num_points)
 
     def preprocess_gt(self, batch_gt_instances, batch_gt_semantic_segs):  # noqa: ARG002 (MMDetection's signature)
         """The true `labels` and `masks`, as `LocalMasks`, of each image: list[InstanceData]."""
@@ -40,9 +53,13 @@ class CellMask2FormerHead(dense_heads.Mask2FormerHead):
             return loss_cls, masks.sum(), masks.sum()
         with torch.no_grad():
             points = get_uncertain_point_coords_with_randomness(
-                masks[:, None], None, self.num_points, self.oversample_ratio, self.importance_sample_ratio)
+                masks[:, None], None, self.num_points - self.num_near_cells, self.oversample_ratio,
+                self.importance_sample_ratio)
+            around = [near(truth.masks, owners.repeat_interleave(self.num_near_cells))
+                      for truth, (_, owners) in zip(batch_gt_instances, matches, strict=True)]
+            points = torch.cat([points, torch.cat(around).to(points).view(len(masks), -1, 2)], 1)
             targets = torch.cat([
-                _sample(truth.masks, places, owners)
+                values_at(truth.masks, places, owners)
                 for truth, places, (_, owners) in zip(batch_gt_instances, points.split(counts), matches, strict=True)])
         logits = point_sample(masks[:, None], points)[:, 0]
         loss_dice = self.loss_dice(logits, targets, avg_factor=total)
@@ -53,9 +70,11 @@ class CellMask2FormerHead(dense_heads.Mask2FormerHead):
         """The queries of an image that learn a cell, int64 (K,), and their cells, by masks at random points."""
         points = torch.rand((1, self.num_points, 2), device=scores.device)
         owners = torch.arange(len(truth), device=scores.device)
+        if len(truth) and self.num_near_cells:
+            points[0, :self.num_near_cells] = near(truth.masks, torch.randint(len(truth), (self.num_near_cells, )))
         matched = self.assigner.assign(
             InstanceData(scores=scores, masks=point_sample(masks[None], points)[0]),
-            InstanceData(labels=truth.labels, masks=_sample(truth.masks, points.expand(len(truth), -1, -1), owners)),
+            InstanceData(labels=truth.labels, masks=values_at(truth.masks, points.expand(len(truth), -1, -1), owners)),
             meta)
         queries, = (matched.gt_inds > 0).nonzero(as_tuple=True)
         return queries, matched.gt_inds[queries] - 1
@@ -66,7 +85,32 @@ class CellMask2FormerHead(dense_heads.Mask2FormerHead):
         return scores[-1], masks[-1]
 
 
-def _sample(masks, points, owners):
-    """True masks at points, float32 (K, M, 2) of x and y from 0 to 1, each M for one of K owners: float32 (K, M)."""
+def near(masks, owners):
+    """Random places around instances.
+
+    Args:
+        masks (LocalMasks): N instances.
+        owners (Tensor): int (K,), indices of them.
+
+    Returns:
+        Tensor: float32 (K, 2) on the CPU, x and y from 0 to 1 over the canvas: uniform in the owner's box, made twice
+            as wide and high about its centre, and at the canvas's edge where that reaches beyond.
+    """
+    boxes = torch.from_numpy(masks.boxes)[owners.cpu()]
+    places = boxes[:, :2] + (2 * torch.rand(len(boxes), 2) - 0.5) * boxes[:, 2:]
+    return (places / torch.tensor([masks.width, masks.height])).clamp(0, 1)
+
+
+def values_at(masks, points, owners):
+    """True masks at places.
+
+    Args:
+        masks (LocalMasks): N instances.
+        points (Tensor): (K, M, 2), x and y from 0 to 1 over the canvas.
+        owners (Tensor): int (K,), whose mask is looked at in each M places.
+
+    Returns:
+        Tensor: (K, M) from 0 to 1, of the dtype and on the device of `points`.
+    """
     places = (points * points.new_tensor([masks.width, masks.height])).float().cpu().numpy()
     return torch.from_numpy(sample_points(masks.pixels, masks.boxes, places, owners.cpu().numpy())).to(points)
