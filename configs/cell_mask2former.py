@@ -1,5 +1,5 @@
-# Mask2Former: queries that attend to the image become a class and a mask each, without boxes. Masks are compared at random
-# points, half of which are drawn near cells here: of points of the whole image, a cell would get too few to be learnt.
+# Mask2Former: queries that attend to the image become a class and a mask each, without boxes. Masks are compared at
+# random points, half of them near cells here: of those of the whole image, a small cell gets too few to be learnt.
 _base_ = ['_base_/models/mask2former.py', '_base_/cells.py', '_base_/plateau_20e.py', '_base_/runtime.py']
 num_classes = len(_base_.classes)
 num_queries = 500  # the most cells that it can find in an image, whatever max_dets says
