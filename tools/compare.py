@@ -21,6 +21,8 @@ def parse_args():
                         help='train every config for N iterations (default: as each config says)')
     budget.add_argument('--minutes', type=float, metavar='M',
                         help='train every config for as many iterations as take M minutes at the speed measured first')
+    parser.add_argument('--validations', type=int, default=5, metavar='N', help='during a training with a budget, at '
+                        'most; the best weights are compared (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='of every training (default: %(default)s)')
     parser.add_argument('--max-dets', type=int, metavar='N', help='the dense cap: detections for each image and class '
                         "(default: the first config's, or 1000)")
@@ -34,7 +36,7 @@ def parse_args():
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
                         help='settings to change in every config, such as data_root=data/mine')
     args = parser.parse_args()
-    for name in ('iterations', 'minutes', 'max_dets', 'nproc_per_node'):
+    for name in ('iterations', 'minutes', 'validations', 'max_dets', 'nproc_per_node'):
         if getattr(args, name) is not None and not 0 < getattr(args, name) < float('inf'):
             parser.error(f'--{name.replace("_", "-")} must be above 0')
     if not 0 <= args.seed < 2**31:
@@ -45,8 +47,8 @@ def parse_args():
 def main():
     args = parse_args()
     from cellseg_mm.engine.comparison import Terms, compare_models
-    terms = Terms(args.iterations, args.minutes, args.seed, args.max_dets, args.cfg_options, args.amp,
-                  args.nproc_per_node, args.class_agnostic, args.cost)
+    terms = Terms(args.iterations, args.minutes, args.validations, args.seed, args.max_dets, args.cfg_options,
+                  args.amp, args.nproc_per_node, args.class_agnostic, args.cost)
     return compare_models(args.items, args.out, Path(__file__).resolve().parent, args.ground_truth, terms)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cellseg_mm.datasets.cell_dataset import check_classes, read_cells
-from cellseg_mm.engine.budget import apply_budget, for_speed, iterations_per_epoch, own_iterations
+from cellseg_mm.engine.budget import VALIDATIONS, apply_budget, for_speed, iterations_per_epoch, own_iterations
 from cellseg_mm.engine.child_process import alone_in, run_child
 from cellseg_mm.engine.comparison_items import LABEL_MAPS, TRAINED, WORK_DIR, parse_items
 from cellseg_mm.engine.config import dataset_config, load_config, parse_options
@@ -41,6 +41,7 @@ class Terms:
     Attributes:
         iterations (int | None): Of each training.
         minutes (float | None): Or what each training may take, at the speed that is measured before.
+        validations (int): During each training with a budget, at most; the best one's weights are compared.
         seed (int): Of each training.
         max_dets (int | None): The dense cap of the evaluation; None for the first config's.
         options (list[str]): `--cfg-options`, as texts.
@@ -52,6 +53,7 @@ class Terms:
 
     iterations: int | None = None
     minutes: float | None = None
+    validations: int = VALIDATIONS
     seed: int = 0
     max_dets: int | None = None
     options: tuple = ()
@@ -181,8 +183,8 @@ class _Work:
         self.out, self.tools, self.items, self.terms, self.split, self.lock = out, tools, items, terms, split, lock
         self._processes = terms.processes or 1
         self._plan = {
-            'iterations': terms.iterations, 'minutes': terms.minutes, 'seed': terms.seed, 'amp': terms.amp,
-            'processes': terms.processes, 'classes': split.classes,
+            'iterations': terms.iterations, 'minutes': terms.minutes, 'validations': terms.validations,
+            'seed': terms.seed, 'amp': terms.amp, 'processes': terms.processes, 'classes': split.classes,
             'ground_truth': hashlib.sha256(split.path.read_bytes()).hexdigest()}
         self._todo = [item for item in items if item.results is None]
         self.record = self._take_up()
@@ -236,7 +238,7 @@ class _Work:
         if self.terms.minutes:
             iterations = max(1, int(60 * self.terms.minutes / row['seconds_per_iteration']))
         if iterations:
-            item.notes += apply_budget(item.config, iterations, self._processes)
+            item.notes += apply_budget(item.config, iterations, self._processes, self.terms.validations)
 
     def _train(self, item, folder):
         if folder.exists() and last_checkpoint(folder) is None:
@@ -298,6 +300,7 @@ class _Work:
 
     def _check_plan(self, before):
         for key, change in (('iterations', 'its --iterations were {}'), ('minutes', 'its --minutes were {}'),
+                            ('validations', 'its --validations were {}'),
                             ('seed', 'its --seed was {}'), ('amp', '--amp was {}'),
                             ('processes', 'its --nproc-per-node was {}'), ('classes', 'its classes were {}'),
                             ('ground_truth', 'its ground truth was another')):

@@ -241,6 +241,7 @@ def test_items_may_be_added_to_a_comparison(run, tiny, other, results_file, tmp_
 @pytest.mark.parametrize(('change', 'message'), [
     (dict(iterations=8), 'its --iterations were 7; undo that, or start another with --out'),
     (dict(iterations=None, minutes=1.0), 'its --iterations were 7'), (dict(seed=1), 'its --seed was 0'),
+    (dict(validations=2), 'its --validations were 5'),
     (dict(amp=True), '--amp was not given'), (dict(processes=2), 'its --nproc-per-node was not given'),
     (dict(data='test'), 'its ground truth was another'), (dict(config='tiny'), 'it was made of another config')])
 def test_other_terms_in_the_same_folder_are_refused(run, tiny, finished, tiny_data, tmp_path, change, message):
