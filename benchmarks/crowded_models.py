@@ -15,6 +15,7 @@ test pipeline does; for heads on proposals and masks they depend on how many the
 """
 import argparse
 import logging
+import sys
 import tempfile
 import time
 from concurrent.futures.process import BrokenProcessPool
@@ -105,12 +106,17 @@ def measure(path, weights, is_stock, trains, cells, side, room):
 
 
 def take(path, weights, is_stock, trains, cells, side):
-    """What `measure` gives in a process of its own; seconds and detections are None where it was stopped."""
+    """What `measure` gives, in a process of its own; without seconds where stopped, without bytes too where failed."""
     room = free_memory() - RESERVE
     try:
         taken = in_a_process(measure, path, weights, is_stock, trains, cells, side, room, start='fork')
     except BrokenProcessPool:  # what is no Python ends the process where it gets no memory
         taken = None
+    except Exception as error:
+        if not is_stock:
+            raise
+        print(f'{path.stem}: stock fails: {type(error).__name__}: {error}', file=sys.stderr, flush=True)
+        return None, None, None
     return taken or (None, None, room)
 
 
@@ -123,6 +129,8 @@ def cells_of(ours, theirs):
         return '-', f'>{ours[2] / 1e9:.2f}'
     if theirs is None:
         return pair(ours[0], None, 1), pair(ours[2] / 1e9, None, 2)
+    if theirs[2] is None:
+        return f'{ours[0]:.1f} / fails', pair(ours[2] / 1e9, None, 2)
     if theirs[0] is None:
         return f'{ours[0]:.1f} / stopped', pair(ours[2] / 1e9, theirs[2] / 1e9, 2, '>')
     return pair(ours[0], theirs[0], 1), pair(ours[2] / 1e9, theirs[2] / 1e9, 2)
