@@ -22,7 +22,8 @@ def test_warnings_alone_are_no_failure(call_tool, tiny_data):
     assert 'nothing to mend' not in out
 
 
-def test_each_config_is_checked_whatever_the_others_are(call_tool, tmp_path):
+def test_each_config_is_checked_whatever_the_others_are(call_tool, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # no data there, which a demo leaves in the repository
     wrong = child(tmp_path, 'wrong', "default_hooks = dict(checkpoint=dict(save_best='mAP'))")
     broken = child(tmp_path, 'broken', 'oh no')
     status, out, err = call_tool('check_config', wrong, TINY_CONFIG)
