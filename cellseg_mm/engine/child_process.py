@@ -1,11 +1,14 @@
 """A command that this process runs to its end, in a folder that both keep others out of."""
 import contextlib
 import fcntl
+import logging
 import os
 import re
 import subprocess
 import sys
 import tempfile
+
+from mmengine.logging import print_log
 
 from cellseg_mm.errors import UserError
 
@@ -34,8 +37,9 @@ def alone_in(folder, work):
         except BlockingIOError:
             raise UserError(f'{folder}: {work} is at work in it, or a training that it started; wait for its end, or '
                             'end it') from None
-        except OSError:
-            pass  # a file system without locks
+        except OSError as error:  # some network file systems have no locks
+            print_log(f'{folder}: it cannot be locked ({error.strerror}); see to it that {work} is alone in it',
+                      'current', logging.WARNING)
         yield lock
     finally:
         os.close(lock)

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -121,3 +122,15 @@ def test_a_command_that_outlives_the_process_that_started_it_keeps_others_out(tm
     assert is_taken(tmp_path)
     training.communicate(b'\n')
     assert not is_taken(tmp_path)
+
+
+def test_a_folder_without_locks_is_worked_in_with_a_warning(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, 'No locks available')
+
+    said = []
+    monkeypatch.setattr('fcntl.flock', no_locks)
+    monkeypatch.setattr('cellseg_mm.engine.child_process.print_log', lambda message, *_: said.append(message))
+    with alone_in(tmp_path, 'a comparison') as lock:
+        os.fstat(lock)
+    assert said == [f'{tmp_path}: it cannot be locked (No locks available); see to it that a comparison is alone in it']
