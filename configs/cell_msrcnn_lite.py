@@ -3,14 +3,10 @@ _base_ = ['cell_msrcnn.py', '_base_/lite.py']
 channels = _base_.channels
 
 model = dict(
-    data_preprocessor=_base_.lite_preprocessor,
-    backbone=_base_.lite_backbone,
-    neck=dict(in_channels=_base_.lite_channels, out_channels=channels),
-    rpn_head=dict(in_channels=channels, feat_channels=channels, anchor_generator=dict(scales=_base_.lite_scales)),
+    **_base_.lite_stages,
     roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=channels),
+        **_base_.lite_extractors,
         bbox_head=dict(in_channels=channels, fc_out_channels=512),
-        mask_roi_extractor=dict(out_channels=channels),
         mask_head=dict(num_convs=2, in_channels=channels, conv_out_channels=channels),
         mask_iou_head=dict(num_convs=2, in_channels=channels, conv_out_channels=channels, fc_out_channels=256)),
     train_cfg=dict(rpn_proposal=dict(nms_pre=1000), rcnn=dict(sampler=dict(num=256))))

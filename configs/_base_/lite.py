@@ -11,7 +11,18 @@ lite_backbone = dict(
     model_name='tf_efficientnet_lite0',
     init_cfg=dict(type='EfficientNetLite0'))
 lite_channels = [24, 40, 112, 320]  # of the backbone's feature maps, strides 4 to 32
-lite_scales = [4]  # anchors of 16 px and more, for enlarged cells
+
+# Two-stage models have these parts in common.
+lite_stages = dict(
+    data_preprocessor=lite_preprocessor,
+    backbone=lite_backbone,
+    neck=dict(in_channels=lite_channels, out_channels=channels),
+    rpn_head=dict(
+        in_channels=channels,
+        feat_channels=channels,
+        anchor_generator=dict(scales=[4])))  # of 16 px and more, for enlarged cells
+lite_extractors = dict(
+    bbox_roi_extractor=dict(out_channels=channels), mask_roi_extractor=dict(out_channels=channels))
 
 lite_train_pipeline = [
     dict(type='LoadTiffImage'),
