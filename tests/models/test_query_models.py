@@ -28,7 +28,7 @@ def mask2former():
     pairs = []
     for key, ours in (('panoptic_head', model.panoptic_head), ('panoptic_fusion_head', model.panoptic_fusion_head)):
         stock_settings = ConfigDict(config.model[key], type=config.model[key].type.removeprefix('Cell'),
-                              train_cfg=config.model.train_cfg, test_cfg=config.model.test_cfg)
+                                    train_cfg=config.model.train_cfg, test_cfg=config.model.test_cfg)
         if key == 'panoptic_fusion_head':
             del stock_settings['train_cfg']
         stock_settings.pop('near_cells', None)
@@ -67,6 +67,18 @@ def test_mask2formers_losses_and_gradients_are_mmdetections(mask2former, cells):
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-3, atol=1e-5)
     assert all(gradient is not None for gradient in gradients.values())
+
+
+def test_mask2former_learns_masks_in_float16_too(mask2former, monkeypatch):
+    _, head = mask2former[0]
+    monkeypatch.setattr(head, 'num_points', 12544)  # of six cells, more than float16 can count
+    losses = []
+    for enabled in (False, True):
+        torch.manual_seed(3)
+        with torch.no_grad(), torch.autocast('cpu', torch.float16, enabled=enabled):
+            losses.append(head.loss(features(1), samples(6)))
+    assert losses[0]['loss_mask'] > 1
+    torch.testing.assert_close(losses[1], losses[0], rtol=0.05, atol=0.01, check_dtype=False)
 
 
 @settings(max_examples=20)

@@ -47,8 +47,10 @@ class CellMask2FormerHead(dense_heads.Mask2FormerHead):
 
         masks = torch.cat([mask_pred[queries] for mask_pred, (queries, _) in zip(mask_preds, matches, strict=True)])
         counts = [len(queries) for queries, _ in matches]
-        # MMDetection counts an image without a cell as if it had one.
-        total = reduce_mean(cls_scores.new_tensor([sum(max(count, 1) for count in counts)])).clamp(min=1)
+        # MMDetection counts an image without a cell as if it had one, and in float16, in which the number of all points
+        # is infinite, so that there is no loss of masks in mixed precision.
+        total = torch.tensor([sum(max(count, 1) for count in counts)], dtype=torch.float32, device=cls_scores.device)
+        total = reduce_mean(total).clamp(min=1)
         if not len(masks):
             return loss_cls, masks.sum(), masks.sum()
         with torch.no_grad():
