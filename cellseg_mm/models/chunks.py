@@ -31,5 +31,5 @@ def chunked_sum(function, count, values, *tensors):
 
 
 def some(count, limit):
-    """Indices, int64 (K,), of all of `count`, or of `limit` drawn at random where there are more."""
-    return torch.randperm(count)[:limit] if count > limit else torch.arange(count)
+    """Indices, int64 (K,), of all of `count`, or of `limit` drawn at random where there are more; -1 is no limit."""
+    return torch.randperm(count)[:limit] if count > limit != -1 else torch.arange(count)

@@ -156,6 +156,16 @@ def test_losses_and_gradients_are_those_of_stock(name, in_parts, monkeypatch):
                        step(ours, features(name, 2), samples(*scenes)))
 
 
+@pytest.mark.parametrize('name', NAMES)
+def test_validation_losses_in_evaluation_mode_are_those_of_training(name):
+    _, ours = heads(name)
+    x, data = features(name, 2), samples(scene(), scene(15, seed=1))
+    training = losses_of(ours, x, data)
+    for head in ours.values():
+        head.eval()
+    torch.testing.assert_close(losses_of(ours, x, data), training)
+
+
 @pytest.mark.parametrize('name', ['solov2', 'condinst'])
 def test_an_image_without_cells_beside_one_with_changes_nothing_of_stocks_losses(name):
     scenes = scene(), scene(0)
@@ -399,7 +409,7 @@ def test_sums_in_parts_are_sums_of_all_with_the_same_gradients(monkeypatch):
 
 
 def test_some_are_all_or_as_many_as_are_allowed_each_once():
-    assert some(5, 5).tolist() == [0, 1, 2, 3, 4]
+    assert some(5, 5).tolist() == some(5, -1).tolist() == [0, 1, 2, 3, 4]
     torch.manual_seed(0)
     drawn = [some(100, 10) for _ in range(100)]
     assert all(len(set(each.tolist())) == 10 for each in drawn)

@@ -59,6 +59,6 @@ def _trained(model, wanted, fullest):
                           f'an image may have cells ({wanted:,})', f'set {key}=_base_.max_dets or more')
     for place, node in dicts(model, 'model'):
         number = node.get('max_masks_to_train')
-        if isinstance(number, int) and fullest is not None and number < fullest:
+        if isinstance(number, int) and fullest is not None and 0 <= number < fullest:
             yield note(f'{place}.max_masks_to_train', f'is {number:,}: of an image as full as the fullest, '
                        f'with {fullest:,} cells, a sample teaches masks at each step')

@@ -28,7 +28,16 @@ class _Centres:
 
 @MODELS.register_module()
 class CellCondInstBboxHead(dense_heads.CondInstBboxHead):
-    """`CondInstBboxHead` that takes centres of cells without canvases, and assigns cells to some points at a time."""
+    """`CondInstBboxHead` that takes centres of cells without canvases, and assigns cells to some points at a time.
+
+    In evaluation mode it has the losses of training, too.
+    """
+
+    def loss_by_feat(self, cls_scores, bbox_preds, *args, **kwargs):
+        """Losses `loss_cls`, `loss_bbox` and `loss_centerness`, MMDetection's."""
+        if self.norm_on_bbox and not self.training:  # then boxes come in pixels, and are learnt in strides
+            bbox_preds = [boxes / stride for boxes, stride in zip(bbox_preds, self.strides, strict=True)]
+        return super().loss_by_feat(cls_scores, bbox_preds, *args, **kwargs)
 
     def _get_targets_single(self, gt_instances, points, regress_ranges, num_points_per_lvl):
         gt_instances = InstanceData(bboxes=gt_instances.bboxes, labels=gt_instances.labels,

@@ -38,8 +38,9 @@ class CellYOLACTProtonet(dense_heads.YOLACTProtonet):
     """
 
     def forward(self, x, positive_infos):  # noqa: ARG002 (MMDetection's signature)
-        """Prototypes, (B, H, W, P), and while training a semantic segmentation, (B, classes, H', W'), else None."""
-        segmentation = self.segm_branch(x[0]) if self.training and self.with_seg_branch else None
+        """Prototypes, (B, H, W, P), and a semantic segmentation, (B, classes, H', W'), or None without its branch."""
+        # MMDetection leaves it out in evaluation mode, in which the validation loss is taken, too.
+        segmentation = self.segm_branch(x[0]) if self.with_seg_branch else None
         return self.protonet(x[0]).permute(0, 2, 3, 1).contiguous(), segmentation
 
     def _make(self, prototypes, coefficients, boxes, input_shape):
