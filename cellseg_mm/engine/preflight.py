@@ -16,7 +16,8 @@ from cellseg_mm.models.backbones.timm_backbone import efficientnet_lite0_path
 from cellseg_mm.models.backbones.timm_weights import address_location, fetch, read_weights, weights_location
 
 _LOCAL_PARTS = dict(LoadAnnotations='LoadCellAnnotations', FCNMaskHead='CellMaskHead',
-                    MaxIoUAssigner='LocalMaxIoUAssigner', DetLocalVisualizer='CellVisualizer')
+                    MaxIoUAssigner='LocalMaxIoUAssigner', DynamicSoftLabelAssigner='LocalSoftLabelAssigner',
+                    DetLocalVisualizer='CellVisualizer')
 _MODEL_LISTS = {
     'torchvision': ('torchvision', get_torchvision_models),
     'open-mmlab': ('OpenMMLab', get_external_models),

@@ -70,11 +70,13 @@ def test_parts_that_build_canvases_are_named_with_ours(tiny_config):
     tiny_config.model.type = 'mmdet.MaskRCNN'
     tiny_config.model.roi_head.mask_head.type = 'FCNMaskHead'
     tiny_config.model.train_cfg.rcnn.assigner.type = 'MaxIoUAssigner'
+    tiny_config.model.train_cfg.rpn.assigner.type = 'DynamicSoftLabelAssigner'
     tiny_config.train_dataloader.dataset.pipeline[1].type = 'LoadAnnotations'
     assert canvas_parts(tiny_config) == {
         'model': ('MaskRCNN', 'CellMaskRCNN'),
         'model.roi_head.mask_head': ('FCNMaskHead', 'CellMaskHead'),
         'model.train_cfg.rcnn.assigner': ('MaxIoUAssigner', 'LocalMaxIoUAssigner'),
+        'model.train_cfg.rpn.assigner': ('DynamicSoftLabelAssigner', 'LocalSoftLabelAssigner'),
         'train_dataloader.dataset.pipeline[1]': ('LoadAnnotations', 'LoadCellAnnotations')}
 
 
