@@ -15,5 +15,5 @@ model = dict(
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=0.0001, weight_decay=0.05),
     constructor='LayerDecayConstructor',
-    paramwise_cfg=dict(decay_rate=0.93))  # for each of 36 blocks: the stem learns at a thirteenth of the rate
+    paramwise_cfg=dict(decay_rate=0.93))  # at each of 36 blocks and the head: the stem's rate is a fifteenth
 param_scheduler = [dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100), _base_.param_scheduler]

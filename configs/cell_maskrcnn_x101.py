@@ -1,4 +1,4 @@
-# Mask R-CNN on ResNeXt-101 32x4d: the strongest convolutional backbone that MMDetection has weights for at this cost.
+# Mask R-CNN on ResNeXt-101 32x4d: as large as ResNet-101, with convolutions in groups.
 _base_ = 'cell_maskrcnn_r101.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# RTMDet-Ins: one stage, each point of the features makes its own mask by convolutions; fast for what it reaches.
+# RTMDet-Ins: one stage, each point of the features makes its own mask by convolutions; built for speed.
 _base_ = ['_base_/models/rtmdet_ins.py', '_base_/cells.py', '_base_/plateau_20e.py', '_base_/runtime.py']
 max_dets = _base_.max_dets
 norm = dict(type='BN')  # SyncBN does not run on CPUs
