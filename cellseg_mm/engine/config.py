@@ -35,6 +35,9 @@ def load_config(path, options=None):
         raise UserError(f'{path}: there is no such config{f"; there are {close}" if close else ""}')
     try:
         config = Config.fromfile(path)
+        # Its text goes into logs and every checkpoint: yapf would take a second to lay out each. (`fromfile` takes this
+        # as an argument, and loses it.)
+        object.__setattr__(config, '_format_python_code', False)
         for key in options or {}:
             _check_option(config, key)
         config.merge_from_dict(options or {})

@@ -129,6 +129,13 @@ def test_the_published_recipe_is_kept():
     assert config.train_dataloader.dataset.pipeline[2].scale == (1333, 800)
 
 
+def test_the_text_of_a_config_is_made_at_once_and_reads_as_the_same_config(tmp_path, monkeypatch):
+    monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', None)
+    config = load_config(TINY_CONFIG)
+    config.dump(tmp_path / 'written.py')
+    assert load_config(tmp_path / 'written.py').to_dict() == config.to_dict()
+
+
 def test_an_unknown_config_is_named_with_those_there_are(monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     with pytest.raises(UserError, match=r'nothing\.py: there is no such config; there are .*configs/cell_maskrcnn\.py'):

@@ -62,7 +62,7 @@ def killed_when(path, arguments):
     while not path.exists():
         assert process.poll() is None
         time.sleep(0.02)
-    time.sleep(0.2)
+    time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
