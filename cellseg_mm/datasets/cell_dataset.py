@@ -1,14 +1,17 @@
 """Cells in COCO form, as `tools/prepare_data.py` writes them."""
 from collections import Counter, defaultdict
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
-from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 
 from cellseg_mm.errors import CellDataError
 from cellseg_mm.io.files import read_json
 from cellseg_mm.structures.rle import encode_segmentation, measure, with_text_counts
+
+with redirect_stdout(None):  # MMDetection prints there which package it lacks for data sets that are not read here
+    from mmdet.datasets import CocoDataset
 
 REMEDY = 'run tools/prepare_data.py again, or correct the entry'
 

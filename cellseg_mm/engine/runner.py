@@ -7,6 +7,8 @@ from mmengine.runner import Runner
 class CellRunner(Runner):
     """Keeps the environment, the whole config, the list of hooks and of all metrics for the log file, off the console.
 
+    What MMEngine says of every training in one process, whether it has such layers or not, is kept there too.
+
     The config is written to the work dir by `dump_config` when the caller is sure of the run: testing in a training's
     folder must not overwrite its record.
     """
@@ -40,7 +42,8 @@ def _is_for_the_console(record):
         return 'will be deprecated' not in message  # MMEngine's calls of itself
     # After an epoch MMEngine's hook logs every metric in one line.
     is_list_of_metrics = record.module == 'logger_hook' and record.funcName in ('after_val_epoch', 'after_test_epoch')
-    return not ('\n' in message or is_list_of_metrics or message.startswith('Exp name: '))
+    return not ('\n' in message or is_list_of_metrics or message.startswith((
+        'Exp name: ', 'Distributed training is not used, all SyncBatchNorm')))
 
 
 def _raise(record):  # noqa: ARG001 -- logging's signature
