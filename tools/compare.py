@@ -34,7 +34,8 @@ def parse_args():
     parser.add_argument('--nproc-per-node', type=int, metavar='N', help='train and predict by N processes, as torchrun '
                         'does')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
-                        help='settings to change in every config, such as data_root=data/mine')
+                        help='settings to change in every config, such as data_root=data/mine; a work dir whose '
+                        'predictions they would change predicts anew')
     args = parser.parse_args()
     for name in ('iterations', 'minutes', 'validations', 'max_dets', 'nproc_per_node'):
         if getattr(args, name) is not None and not 0 < getattr(args, name) < float('inf'):

@@ -12,7 +12,7 @@ import numpy as np
 from cellseg_mm.datasets.cell_dataset import check_classes, read_cells
 from cellseg_mm.engine.budget import VALIDATIONS, apply_budget, for_speed, iterations_per_epoch, own_iterations
 from cellseg_mm.engine.child_process import alone_in, run_child
-from cellseg_mm.engine.comparison_items import LABEL_MAPS, TRAINED, WORK_DIR, parse_items
+from cellseg_mm.engine.comparison_items import LABEL_MAPS, TRAINED, parse_items
 from cellseg_mm.engine.config import dataset_config, load_config, parse_options
 from cellseg_mm.engine.model_cost import measure_costs
 from cellseg_mm.engine.preflight import check_data, check_work_dir
@@ -145,12 +145,13 @@ class _Split:
 
 
 def _prepare(item, split, terms):
-    """Turn a config to the split, and drop predictions of another one."""
+    """Turn a config to the split, and drop predictions of another one, or of other settings."""
     config = item.config
     check_classes(split.path, split.truth['categories'], config.classes)
     annotations = Path(config.val_evaluator.ann_file)
     same = annotations.exists() and annotations.samefile(split.path)
-    if item.results and same and item.results.stat().st_mtime >= split.path.stat().st_mtime:
+    if item.results and same and item.results.stat().st_mtime >= split.path.stat().st_mtime and not (
+            terms.options and _predicts_otherwise(item)):
         return
     item.results = None
     if config.data_root != split.root and Path(config.data_root).resolve() != Path(split.root).resolve():
@@ -161,6 +162,13 @@ def _prepare(item, split, terms):
     check_data(config, ('train', 'val') if item.kind == TRAINED else ('val', ))
     if item.kind == TRAINED:
         config.randomness = dict(config.get('randomness') or {}, seed=terms.seed)
+
+
+def _predicts_otherwise(item):
+    """Whether options have changed what the predictions in a work dir depend on, such as `model.test_cfg`."""
+    now, then = ((config.model, dataset_config(config, 'val').pipeline)
+                 for config in (item.config, load_config(item.config_path)))
+    return now != then
 
 
 def _read_pairs(item, split, agnostic):
@@ -188,10 +196,6 @@ class _Work:
             'ground_truth': hashlib.sha256(split.path.read_bytes()).hexdigest()}
         self._todo = [item for item in items if item.results is None]
         self.record = self._take_up()
-
-    def folder(self, item):
-        """The work dir of a training, or of a prediction."""
-        return item.work_dir if item.kind == WORK_DIR and item.results else self.out / item.name
 
     def measure_speeds(self):
         """How many iterations the minutes hold, for each training that has not been told yet."""
@@ -285,7 +289,7 @@ class _Work:
                 self._check_plan(found['plan'])
             record = found | {'plan': self._plan}
         for item in self._todo:
-            digest, row = self._digest(item), record['rows'].get(item.name)
+            digest, row = _decisive(item), record['rows'].get(item.name)
             if row is None and (self.out / item.name).exists():
                 raise UserError(f'{self.out / item.name}: this is not of this comparison; name the row otherwise by '
                                 f'NAME={item.source}, or another folder with --out')
@@ -311,16 +315,6 @@ class _Work:
                 raise UserError(f'{self.out}: the comparison in it cannot go on, since {change.format(value)}; undo '
                                 'that, or start another with --out')
 
-    def _digest(self, item):
-        """Of what decides a training or a prediction."""
-        config = item.config
-        digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True, default=str).encode())
-        if item.kind == TRAINED:
-            digest.update(Path(config.data_root, dataset_config(config, 'train').ann_file).read_bytes())
-        else:
-            digest.update(_identity(item.checkpoint).encode())
-        return digest.hexdigest()
-
     def _write(self, record=None):
         write_json(self.out / PLAN_NAME, record or self.record, indent=1)
 
@@ -328,11 +322,11 @@ class _Work:
         """What predictions of each model cost, all measured in one run; a known run's if it has all of them."""
         models = {item.name: (item.name, item.config, item.checkpoint) for item in self.items
                   if item.problem is None and item.checkpoint is not None}
-        run = {'hardware': hardware(), 'versions': versions(),
-               'models': {name: _identity(checkpoint) for name, _, checkpoint in models.values()}}
-        known = self.record['costs'] or {'hardware': None, 'versions': None, 'models': {}}
-        same = all(known[key] == run[key] for key in ('hardware', 'versions'))
-        if models and not (same and run['models'].items() <= known['models'].items()):
+        where = {'hardware': hardware(), 'versions': versions(), 'ground_truth': self._plan['ground_truth']}
+        run = where | {'models': {name: _digest(config, _identity(checkpoint))
+                                  for name, config, checkpoint in models.values()}}
+        known = self.record['costs'] or {'models': {}}
+        if models and not (where.items() <= known.items() and run['models'].items() <= known['models'].items()):
             names = [image['file_name'] for image in self.split.truth['images']]
             paths = [Path(self.split.root, name) for name in names[::max(1, -(-len(names) // _COST_IMAGES))]]
             self.record['costs'] = known = run | {'figures': measure_costs(list(models.values()), paths)}
@@ -343,8 +337,21 @@ class _Work:
         return {name: known['figures'][name] for name in models}
 
 
+def _decisive(item):
+    """A digest of what decides a training or a prediction."""
+    if item.kind != TRAINED:
+        return _digest(item.config, _identity(item.checkpoint))
+    annotations = Path(item.config.data_root, dataset_config(item.config, 'train').ann_file)
+    return _digest(item.config, annotations.read_bytes())
+
+
+def _digest(config, other):
+    settings = json.dumps(config.to_dict(), sort_keys=True, default=str)
+    return hashlib.sha256(settings.encode() + other).hexdigest()
+
+
 def _identity(checkpoint):
-    return f'{checkpoint.resolve()} {checkpoint.stat().st_size} {checkpoint.stat().st_mtime_ns}'
+    return f'{checkpoint.resolve()} {checkpoint.stat().st_size} {checkpoint.stat().st_mtime_ns}'.encode()
 
 
 def _planned_iterations(config, processes):

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cellseg_mm.errors import UserError
-from cellseg_mm.io.work_dir import RESULTS_NAME, best_checkpoint, last_checkpoint, newest_config, results_path
+from cellseg_mm.io.work_dir import best_checkpoint, last_checkpoint, newest_config, results_path
 
 TRAINED, CHECKPOINT, WORK_DIR, RESULTS, LABEL_MAPS = 'trained', 'checkpoint', 'work dir', 'results', 'label maps'
 _NAME = r'[\w+() -][\w.+() -]*'
@@ -99,9 +99,8 @@ def _item(source):
     name = _row_name(path.resolve().name)
     if config is None or checkpoint is None:
         return Item(name, LABEL_MAPS, source)
-    kept = results_path(checkpoint)
-    found = next((file for file in (kept, path / RESULTS_NAME) if file.is_file()), None)
-    return Item(name, WORK_DIR, source, config, checkpoint, found, path)
+    kept = results_path(checkpoint)  # those in the folder itself may be of another checkpoint
+    return Item(name, WORK_DIR, source, config, checkpoint, kept if kept.is_file() else None, path)
 
 
 def _row_name(stem):

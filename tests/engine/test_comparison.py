@@ -154,6 +154,8 @@ def test_items_are_told_apart_and_named(tmp_path):
     assert (trained.name, trained.kind, trained.checkpoint) == ('model_2', 'checkpoint', checkpoint)
     assert (known.name, known.kind, known.checkpoint) == ('work', 'work dir', work / 'best_epoch_2.pth')
     assert known.results == work / 'best_epoch_2.results.json'
+    known.results.unlink()
+    assert parse_items([str(work)])[0].results is None  # what else is there may be of another checkpoint
     assert (foreign.name, foreign.kind, foreign.source) == ('my run', 'label maps', str(maps))
     assert (written.name, written.kind, written.results) == ('results', 'results', results)
 
@@ -418,6 +420,21 @@ def test_costs_are_all_of_one_run(run, tiny, other, tmp_path, monkeypatch):
     assert run(tmp_path, cost=True) == 0
     assert len(measured) == 5
     assert 'tiny: it was trained on another machine, so' in ' '.join(table(tmp_path)['notes'])
+
+
+def test_options_that_change_what_a_work_dir_predicts_make_predictions_and_costs_anew_once(
+        run, finished, tiny_data, tmp_path, monkeypatch):
+    measured = []
+    monkeypatch.setattr(comparison, 'measure_costs',
+                        lambda models, _: measured.append(models) or {name: {} for name, _, _ in models})
+    found = []
+    for option in 'val_dataloader.num_workers=0', *['model.test_cfg.rcnn.score_thr=0.3'] * 2:
+        options = [f'data_root={tiny_data}', option]
+        assert run(tmp_path, finished / 'tiny', cost=True, options=options) == 0
+        found.append((len(calls(tmp_path)), rows(tmp_path)['tiny']['results'].endswith('best_epoch_2.results.json')))
+    assert found == [(0, True), (1, False), (1, False)]
+    _, ((_, config, _), ) = measured
+    assert config.model.test_cfg.rcnn.score_thr == 0.3
 
 
 def test_folders_of_something_else_are_left_alone(run, tmp_path):
