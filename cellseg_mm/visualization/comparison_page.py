@@ -31,7 +31,6 @@ from cellseg_mm.visualization.page import (
     facts,
     folded,
     join,
-    number,
     paragraph,
     render_page,
     table,
@@ -89,7 +88,7 @@ def _error(pair):
 def _subtitle(comparison):
     budget, hardware = comparison.get('budget') or {}, comparison.get('hardware') or {}
     limits = [count_of(budget['iterations'], 'iteration')] if budget.get('iterations') else []
-    limits += [f'{number(budget["minutes"], 0)} minutes'] if is_known(budget.get('minutes')) else []
+    limits += [f'{budget["minutes"]:g} min'] if is_known(budget.get('minutes')) else []
     images, groups, cells = (comparison.get(key) or 0 for key in ('images', 'groups', 'cells'))
     parts = [count_of(len(comparison['rows']), 'model'), Path(comparison.get('ground_truth') or '').name,
              f'{count_of(images, "image")} in {count_of(groups, "group")}, {count_of(cells, "true cell")}']
