@@ -35,9 +35,7 @@ def load_config(path, options=None):
         raise UserError(f'{path}: there is no such config{f"; there are {close}" if close else ""}')
     try:
         config = Config.fromfile(path)
-        # Its text goes into logs and every checkpoint: yapf would take a second to lay out each. (`fromfile` takes this
-        # as an argument, and loses it.)
-        object.__setattr__(config, '_format_python_code', False)
+        lay_out(config, False)
         for key in options or {}:
             _check_option(config, key)
         config.merge_from_dict(options or {})
@@ -114,6 +112,14 @@ def dataset_config(config, split):
     while 'dataset' in dataset:
         dataset = dataset.dataset
     return dataset
+
+
+def lay_out(config, is_for_reading):
+    """Have yapf lay out the text of a config, or not: it takes a second, and logs and every checkpoint hold that text.
+
+    `Config.fromfile` takes this as an argument, and loses it.
+    """
+    object.__setattr__(config, '_format_python_code', is_for_reading)
 
 
 def findable(model, num_classes, max_dets):

@@ -3,6 +3,8 @@ import logging
 
 from mmengine.runner import Runner
 
+from cellseg_mm.engine.config import lay_out
+
 
 class CellRunner(Runner):
     """Keeps the environment, the whole config, the list of hooks and of all metrics for the log file, off the console.
@@ -20,7 +22,9 @@ class CellRunner(Runner):
 
     def dump_config(self):
         if self._is_built:
+            lay_out(self.cfg, True)
             super().dump_config()
+            lay_out(self.cfg, False)
 
     def build_logger(self, *args, **kwargs):
         logger = super().build_logger(*args, **kwargs)

@@ -87,6 +87,11 @@ def test_training_leaves_the_last_and_the_best_epoch_and_curves(trained):
     assert not list(trained.glob('.*'))
 
 
+def test_the_config_beside_a_training_is_laid_out_for_reading(trained):
+    text, = (path.read_text() for path in trained.glob('*.py'))
+    assert max(map(len, text.splitlines())) < 120
+
+
 def test_every_epoch_has_both_losses_and_one_line_on_the_console(trained):
     epochs = read_epochs(trained)
     assert [record['step'] for record in epochs] == [1, 2, 3]
