@@ -23,7 +23,7 @@ from cellseg_mm.errors import CellDataError, UserError, one_line
 CHECKS = classes, stages, limits, monitors, schedule, pipelines, variables, pretrained, priors, memory, parts
 
 
-def check_config(config, data=True):
+def check_config(config, annotations=None):
     """Look for what is wrong in a config, and for what is hardly meant.
 
     It is looked at as `load_config` returns it, which is what is trained: what that carries on, such as the number of
@@ -31,24 +31,23 @@ def check_config(config, data=True):
 
     Args:
         config (Config): A config from `load_config`; it is not changed.
-        data (bool): Whether to hold it against the cells of its training and validation data too. Where there are none,
-            a note says so.
+        annotations (dict[str, dict], optional): Of the training and validation data, whose cells it is held against, as
+            `check_data` returns them; read here if not given. Where there are none, a note says so.
 
     Returns:
         list[Finding]: Errors first.
     """
     findings = []
-    if data:
+    if annotations is None:
+        annotations = {}
         try:
-            check_data(config, ('train', 'val'))
+            annotations = check_data(config, [split for split in ('train', 'val') if config.get(f'{split}_dataloader')])
         except CellDataError as caught:
             findings.append(error('data_root', f'{caught.path}: {caught.problem}', caught.remedy))
-            data = False
         except UserError:
             findings.append(note('data_root', f'is {config.data_root}, where there is nothing: what depends on '
                                  'the cells was not checked', 'add --cfg-options data_root=FOLDER'))
-            data = False
-    subject = Subject(config, data)
+    subject = Subject(config, annotations)
     for check in CHECKS:
         name = check.__name__.rpartition('.')[2]
         try:
@@ -65,7 +64,7 @@ def check_config(config, data=True):
 
 def check_pretrained(config):
     """The findings of `check_config` on pretrained weights alone, for when they have been fetched."""
-    return _sorted(pretrained.check(Subject(config, data=False)))
+    return _sorted(pretrained.check(Subject(config)))
 
 
 def warnings_of(config, findings):

@@ -32,7 +32,10 @@ def check_data(config, splits):
 
     Args:
         config (Config): A config from `load_config`.
-        splits (Sequence[str]): Of `train`, `val` and `test`.
+        splits (Iterable[str]): Of `train`, `val` and `test`.
+
+    Returns:
+        dict[str, dict]: By split, what `read_annotations` read.
 
     Raises:
         UserError: If not.
@@ -41,9 +44,10 @@ def check_data(config, splits):
     if not root.is_dir():
         raise UserError(f'{root}: there is no such folder; set data_root in configs/_base_/cells.py or add '
                         '--cfg-options data_root=FOLDER')
+    found = {}
     for split in splits:
         path = root / dataset_config(config, split).ann_file
-        annotations = read_annotations(path)
+        annotations = found[split] = read_annotations(path)
         check_classes(path, annotations['categories'], config.classes)
         if not annotations['images']:
             raise CellDataError(path, 'there is no image in it',
@@ -51,6 +55,7 @@ def check_data(config, splits):
         if split == 'train' and not annotations['annotations']:
             raise CellDataError(path, f'there is no cell in its {len(annotations["images"])} images',
                                 f'add label maps, then run: python tools/prepare_data.py {root}')
+    return found
 
 
 def canvas_parts(config):

@@ -19,8 +19,6 @@ from mmengine.dist import all_gather_object, get_world_size, is_main_process
 from mmengine.hooks import Hook
 
 import cellseg_mm
-from cellseg_mm.datasets.cell_dataset import read_annotations
-from cellseg_mm.engine.config import dataset_config
 from cellseg_mm.io.files import write_json
 from cellseg_mm.io.work_dir import RECORD_NAME
 
@@ -90,24 +88,22 @@ class RunRecordHook(Hook):
             'data': self._data}, indent=2)
 
 
-def data_record(config):
-    """Count what the annotation files of a config hold.
+def data_record(config, annotations):
+    """Count what the annotations of a training hold.
 
     Args:
         config (Config): A config from `load_config`.
+        annotations (dict[str, dict]): Of `train` and `val`, as `check_data` returns them.
 
     Returns:
         dict: `root`, `train_images`, `train_cells`, `val_images`, `val_cells`, and as `grouping` how the images were
         split, in words, empty where the files do not say.
-
-    Raises:
-        CellDataError: If a file cannot be read.
     """
     record = {'root': _without_home(config.data_root)}
     for split in ('train', 'val'):
-        annotations = read_annotations(Path(config.data_root, dataset_config(config, split).ann_file))
-        record |= {f'{split}_images': len(annotations['images']), f'{split}_cells': len(annotations['annotations'])}
-        info = annotations.get('info')
+        record |= {f'{split}_images': len(annotations[split]['images']),
+                   f'{split}_cells': len(annotations[split]['annotations'])}
+    info = annotations['val'].get('info')
     return record | {'grouping': str(info.get('grouping', '')) if isinstance(info, dict) else ''}
 
 

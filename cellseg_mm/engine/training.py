@@ -50,7 +50,7 @@ def train(config, work_dir, resume=None, amp=False, auto_scale_lr=False, launche
     work_dir = Path(work_dir)
     if tensorboard:
         _use_tensorboard(config)
-    check_data(config, ('train', 'val'))
+    annotations = check_data(config, ('train', 'val'))
     check_work_dir(work_dir)
     resume_from = last_checkpoint(work_dir) if resume == 'auto' else resume
     elsewhere = resume_from is None or Path(resume_from).parent.resolve() != work_dir.resolve()
@@ -65,7 +65,7 @@ def train(config, work_dir, resume=None, amp=False, auto_scale_lr=False, launche
         check_checkpoint_classes(checkpoint, config.classes, resume_from)
         _check_schedule(config, checkpoint, resume_from)
         drop_pretrained(config.model)
-    found = warnings_of(config, check_config(config))
+    found = warnings_of(config, check_config(config, annotations))
     if not resume_from:
         fetch_pretrained(config)
         found += warnings_of(config, check_pretrained(config))
@@ -79,7 +79,8 @@ def train(config, work_dir, resume=None, amp=False, auto_scale_lr=False, launche
         config.auto_scale_lr.enable = True
     prepare_distributed(config, launcher)
     runner = CellRunner.from_cfg(config)
-    runner.register_hook(RunRecordHook(data_record(config)))
+    runner.register_hook(RunRecordHook(data_record(config, annotations)))
+    del annotations
     for warning in dict.fromkeys(found):
         runner.logger.warning(f'config: {warning}')  # noqa: G004 -- MMEngine leaves out messages that it has seen
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -16,6 +16,7 @@ from cellseg_mm.engine.config_checks.finding import Finding
 from cellseg_mm.engine.config_checks.memory import input_size, step_bytes
 from cellseg_mm.engine.config_checks.monitors import metric_names
 from cellseg_mm.engine.config_checks.subject import Subject
+from cellseg_mm.engine.preflight import check_data
 from cellseg_mm.errors import UserError
 
 NAMES = {path.stem for path in (REPOSITORY / 'configs').glob('*.py')}
@@ -32,7 +33,7 @@ def loaded(name):
 
 @cache
 def subject_of(name):
-    return Subject(loaded(name), data=False)
+    return Subject(loaded(name))
 
 
 def config_of(name):
@@ -41,7 +42,8 @@ def config_of(name):
 
 def lines(config, data=False):
     """Errors and warnings, as they are printed."""
-    return [f'{finding.level}: {finding}' for finding in check_config(config, data) if finding.level != 'note']
+    findings = check_config(config, None if data else {})
+    return [f'{finding.level}: {finding}' for finding in findings if finding.level != 'note']
 
 
 def change(config, key, value):
@@ -183,7 +185,7 @@ def test_what_breaks_a_config_is_found_and_nothing_else(check, name, key, value,
     config = config_of(name)
     change(config, key, value)
     good = of_check(check, subject_of(name))
-    found = [line for line in of_check(check, Subject(config, data=False)) if line not in good]
+    found = [line for line in of_check(check, Subject(config)) if line not in good]
     start, _, end = expected.partition('.*')
     assert any(start in line and end in line for line in found), found
     # A number of stages is held against each list.
@@ -193,19 +195,19 @@ def test_what_breaks_a_config_is_found_and_nothing_else(check, name, key, value,
 def test_plateaus_and_early_stops_that_fit_are_left_alone():
     config = config_of(MASKRCNN)
     config.param_scheduler, config.custom_hooks = Plateau, [Stopping]
-    assert of_check('monitors', Subject(config, data=False)) == []
+    assert of_check('monitors', Subject(config)) == []
 
 
 def test_short_trials_are_asked_for_no_patience():
     config = config_of('cell_maskrcnn')
     config.train_cfg.max_epochs = 3
-    assert of_check('monitors', Subject(config, data=False)) == []
+    assert of_check('monitors', Subject(config)) == []
 
 
 def test_what_queries_cannot_find_is_told_once_for_one_class_too():
     from cellseg_mm.engine.config_checks.limits import check
     config = load_config(REPOSITORY / 'configs/cell_queryinst_lite.py', {'classes': 'nucleus'})
-    assert [finding.place for finding in check(Subject(config, data=False))] == ['model.rpn_head.num_proposals']
+    assert [finding.place for finding in check(Subject(config))] == ['model.rpn_head.num_proposals']
 
 
 def test_words_that_parts_read_themselves_are_no_types():
@@ -221,13 +223,13 @@ def test_a_resize_in_a_wrapper_counts():
     config = config_of('tiny')
     config.test_dataloader.dataset.pipeline = [dict(type='LoadTiffImage'), dict(type='TestTimeAug', transforms=[
         [dict(type='Resize', scale_factor=1.0, keep_ratio=True)], [dict(type='PackDetInputs')]])]
-    assert of_check('pipelines', Subject(config, data=False)) == []
+    assert of_check('pipelines', Subject(config)) == []
 
 
 def test_the_reason_stands_before_the_model_that_cannot_be_built():
     config = config_of(CASCADE)
     config.model.train_cfg.rcnn = [dict(assigner=dict(pos_iou_thr=0.6))]
-    first, *_, last = (finding for finding in check_config(config, data=False) if finding.level == 'error')
+    first, *_, last = (finding for finding in check_config(config, {}) if finding.level == 'error')
     assert first.place == 'model.train_cfg.rcnn'
     assert str(last).startswith('model cannot be built, `cfg` or `default_args` must contain the key "type"')
 
@@ -251,7 +253,7 @@ def test_names_of_metrics_are_what_a_validation_returns(tiny_config):
 def test_variables_of_a_base_that_are_set_to_no_effect_are_named(tmp_path, text, found):
     path = tmp_path / 'mine.py'
     path.write_text(f'_base_ = {os.path.relpath(REPOSITORY / "configs/cell_maskrcnn_lite.py", tmp_path)!r}\n{text}\n')
-    warned = of_check('variables', Subject(load_config(path), data=False))
+    warned = of_check('variables', Subject(load_config(path)))
     assert [line.split()[1] for line in warned] == found
     assert all('read nowhere' in line for line in warned)
 
@@ -349,11 +351,15 @@ def test_a_warm_up_longer_than_the_training_is_told(data_of):
     assert 'param_scheduler.end is 9, and the training ends after 9 iterations' in found
 
 
+def with_cells(config):
+    return Subject(config, check_data(config, ('train', 'val')))
+
+
 def solo(data_of, boxes, **head):
     from cellseg_mm.engine.config_checks.priors import check
     config = data_of([boxes])
     config.model = dict(type='CellSOLO', mask_head=dict(scale_ranges=[(1, 64)], num_grids=[10], **head))
-    return [str(finding) for finding in check(Subject(config, data=True))]
+    return [str(finding) for finding in check(with_cells(config))]
 
 
 def test_cells_that_share_a_square_of_a_grid_are_counted(data_of):
@@ -370,7 +376,7 @@ def test_cells_beyond_all_ranges_are_counted(data_of):
 
 def test_cells_smaller_than_points_lie_apart_are_told(data_of):
     from cellseg_mm.engine.config_checks.priors import check
-    subject = Subject(data_of([cells(9, side=4)]), data=True)
+    subject = with_cells(data_of([cells(9, side=4)]))
     generator = SimpleNamespace(strides=[(8, 8), (16, 16)])
     subject._built = SimpleNamespace(bbox_head=SimpleNamespace(prior_generator=generator)), None
     found = [finding for finding in check(subject) if finding.place == 'model.bbox_head']
@@ -390,7 +396,7 @@ def test_a_batch_larger_than_memory_is_told_as_an_estimate(tiny_config, monkeypa
     ([], (320, 256)), ([dict(type='Mosaic')], None)])
 def test_the_size_of_a_batch_is_that_of_its_largest_sides(steps, expected):
     state = np.random.get_state()[1].copy()  # noqa: NPY002 -- MMDetection's transforms draw from it
-    Subject(config_of('tiny'), False).model  # noqa: B018 -- sets the scope
+    Subject(config_of('tiny')).model  # noqa: B018 -- sets the scope
     steps = [dict(step, allow_negative_crop=True) if step['type'] == 'RandomCrop' else step for step in steps]
     assert input_size(steps, [(300, 200), (200, 250)]) == expected
     assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
@@ -398,7 +404,7 @@ def test_the_size_of_a_batch_is_that_of_its_largest_sides(steps, expected):
 
 def test_memory_grows_with_the_batch_and_is_no_more_than_a_step_keeps():
     config = config_of('tiny')
-    subject = Subject(config, data=False)
+    subject = Subject(config)
     one, two = (step_bytes(subject.model, config.model, (count, 3, 96, 96)) for count in (1, 2))
     weights = 4 * sum(parameter.nbytes for parameter in subject.model.parameters())
     assert two - weights == pytest.approx(2 * (one - weights), rel=0.01)
@@ -523,5 +529,5 @@ def test_a_check_that_fails_stops_nothing(tiny_config, monkeypatch):
     def fail(subject):
         raise KeyError('oddity')
     monkeypatch.setattr('cellseg_mm.engine.config_checks.limits.check', fail)
-    note, = (finding for finding in check_config(tiny_config, data=False) if finding.place == 'limits')
+    note, = (finding for finding in check_config(tiny_config, {}) if finding.place == 'limits')
     assert str(note) == 'limits could not be checked, KeyError: oddity'

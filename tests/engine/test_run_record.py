@@ -5,11 +5,14 @@ import pytest
 import torch
 from mmengine.logging import MessageHub
 
+from cellseg_mm.engine.preflight import check_data
 from cellseg_mm.engine.run_record import RunRecordHook, data_record, hardware, versions
+
+NOTHING = {'images': [], 'annotations': []}
 
 
 def test_the_data_are_counted_from_the_annotation_files(tiny_config, tiny_data):
-    record = data_record(tiny_config)
+    record = data_record(tiny_config, check_data(tiny_config, ('train', 'val')))
     for split in ('train', 'val'):
         annotations = json.loads((tiny_data / f'annotations/{split}.json').read_text())
         assert record[f'{split}_images'] == len(annotations['images']) > 0
@@ -18,23 +21,16 @@ def test_the_data_are_counted_from_the_annotation_files(tiny_config, tiny_data):
 
 
 @pytest.mark.parametrize('info', [None, {}, 'words'])
-def test_files_of_other_programs_do_not_say_how_they_were_split(tiny_config, tiny_data, tmp_path, info):
-    (tmp_path / 'annotations').mkdir()
-    for split in ('train', 'val'):
-        annotations = json.loads((tiny_data / f'annotations/{split}.json').read_text())
-        (tmp_path / f'annotations/{split}.json').write_text(json.dumps(annotations | {'info': info}))
-    tiny_config.data_root = str(tmp_path)
-    assert data_record(tiny_config)['grouping'] == ''
+def test_files_of_other_programs_do_not_say_how_they_were_split(tiny_config, info):
+    assert data_record(tiny_config, dict.fromkeys(('train', 'val'), NOTHING | {'info': info}))['grouping'] == ''
 
 
 @pytest.mark.parametrize(('home', 'written'), [
     ('/home/ada', '~/cells'), ('/home/ad', '/home/ada/cells'), ('/', '/home/ada/cells')])
-def test_the_home_directory_is_not_told(tiny_config, tiny_data, monkeypatch, home, written):
-    from cellseg_mm.engine import run_record
-    monkeypatch.setattr(run_record, 'read_annotations', lambda _: {'images': [], 'annotations': []})
+def test_the_home_directory_is_not_told(tiny_config, monkeypatch, home, written):
     monkeypatch.setenv('HOME', home)
     tiny_config.data_root = '/home/ada/cells'
-    assert data_record(tiny_config)['root'] == written
+    assert data_record(tiny_config, dict.fromkeys(('train', 'val'), NOTHING))['root'] == written
 
 
 def test_the_machine_and_the_packages_are_described():

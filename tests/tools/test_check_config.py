@@ -1,6 +1,8 @@
 from conftest import TINY_CONFIG
 
+from cellseg_mm.datasets import cell_dataset
 from cellseg_mm.engine import training
+from cellseg_mm.io.files import read_json
 
 
 def child(tmp_path, name, text):
@@ -52,10 +54,14 @@ def test_a_training_stops_at_an_error_before_any_work(call_tool, tiny_data, tmp_
     assert not [path for path in (tmp_path / 'work').rglob('*') if path.is_file()]
 
 
-def test_a_training_says_each_warning_once(tiny_config, tmp_path, monkeypatch):
+def test_a_training_says_each_warning_once_and_reads_annotations_once_before_its_data_sets(
+        tiny_config, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(cell_dataset, 'read_json', lambda path, _: read.append(path.stem) or read_json(path, ''))
     monkeypatch.setattr(training.CellRunner, 'train', lambda _: None)
     monkeypatch.setattr(training, '_conclude', lambda *_: None)
     training.train(tiny_config, tmp_path)
+    assert read == ['train', 'val']
     log, = tmp_path.rglob('*.log')
     warnings = [line for line in log.read_text().splitlines() if ' - WARNING - config: ' in line]
     assert len(warnings) == 1

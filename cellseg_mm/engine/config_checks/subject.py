@@ -9,7 +9,7 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
-from cellseg_mm.datasets.cell_dataset import read_annotations, read_cells
+from cellseg_mm.datasets.cell_dataset import read_cells
 from cellseg_mm.engine.config import SETTINGS, dataset_config
 from cellseg_mm.models.anchor_coverage import resize_factors
 
@@ -46,11 +46,11 @@ class Subject:
 
     Args:
         config (Config): It is not changed.
-        data (bool): Whether to look at the annotations.
+        annotations (dict[str, dict], optional): Of `train` and `val`, as `check_data` returns them.
     """
 
-    def __init__(self, config, data):
-        self.config, self._data = config, data
+    def __init__(self, config, annotations=None):
+        self.config, self._annotations = config, annotations
 
     @property
     def model(self):
@@ -76,18 +76,17 @@ class Subject:
 
     @cached_property
     def cells(self):
-        """`Cells`, or None where the annotations are not looked at or not there."""
-        files = [Path(self.config.data_root, dataset_config(self.config, split).ann_file)
-                 for split in ('train', 'val') if self.config.get(f'{split}_dataloader')]
-        if not self._data or not files or not all(path.is_file() for path in files):
+        """`Cells`, or None where there are no annotations."""
+        if not self._annotations:
             return None
-        parts = [_read(path) for path in files]
+        parts = [_read(Path(self.config.data_root, dataset_config(self.config, split).ann_file), data)
+                 for split, data in self._annotations.items()]
         starts = np.cumsum([0, *(len(sizes) for sizes, _, _ in parts)])
         return Cells(
             np.concatenate([box for _, box, _ in parts]),
             np.concatenate([image + start for (_, _, image), start in zip(parts, starts, strict=False)]),
             [size for sizes, _, _ in parts for size in sizes],
-            np.repeat(np.arange(len(parts)) == 0, np.diff(starts)))
+            np.repeat([split == 'train' for split in self._annotations], np.diff(starts)))
 
     @cached_property
     def factors(self):
@@ -101,9 +100,8 @@ class Subject:
         return self.cells.box[:, 2:] * self.factors[self.cells.image]
 
 
-def _read(path):
+def _read(path, data):
     """Sizes of the images, boxes of the cells and the image of each."""
-    data = read_annotations(path)
     try:
         return _arrays(data)
     except (KeyError, TypeError, ValueError):  # masks without boxes, or an entry to be named
