@@ -51,7 +51,7 @@ def tiny_config(tiny_data):
 
 @pytest.fixture
 def call_tool(monkeypatch, capsys):
-    """Call a command line in this process, up to where it would start long work: exit status, stdout, stderr."""
+    """Call a command line in this process, short work alone: exit status, stdout, stderr."""
 
     def call(name, *arguments):
         monkeypatch.setattr(sys, 'argv', [f'{name}.py', *map(str, arguments)])

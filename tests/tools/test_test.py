@@ -49,15 +49,15 @@ def test_validation_prints_the_table_and_keeps_predictions_and_overlays(checkpoi
         assert cv2.imread(str(path)).shape[2] == 3
 
 
-def test_thresholds_beside_the_checkpoint_are_used_and_kept(checkpoint, options, tmp_path):
+def test_thresholds_beside_the_checkpoint_are_used_and_kept(call_tool, checkpoint, options, tmp_path):
     weights = tmp_path / 'best_epoch_1.pth'
     weights.write_bytes(checkpoint.read_bytes())
     thresholds = {f'class{number}': number / 10 for number in range(1, 5)}
     beside = tmp_path / 'best_epoch_1.thresholds.json'
     beside.write_text(json.dumps(thresholds))
-    run = run_tool('test', TINY_CONFIG, weights, '--work-dir', tmp_path, *options)
-    assert run.returncode == 0, run.stderr
-    assert f'class1 0.1, class2 0.2, class3 0.3, class4 0.4 (from {beside.name})' in run.stdout
+    status, output, errors = call_tool('test', TINY_CONFIG, weights, '--work-dir', tmp_path, *options)
+    assert status == 0, errors
+    assert f'class1 0.1, class2 0.2, class3 0.3, class4 0.4 (from {beside.name})' in output
     assert json.loads(beside.read_text()) == thresholds
 
 
@@ -74,14 +74,14 @@ def test_format_only_writes_a_submission_that_checks_out(checkpoint, options, ti
     assert zipfile.ZipFile(tmp_path / 'test-results.zip').namelist() == ['test-results.json']
 
 
-def test_a_model_that_finds_nothing_scores_zero_and_cannot_be_submitted(checkpoint, tiny_data, tmp_path):
+def test_a_model_that_finds_nothing_scores_zero_and_cannot_be_submitted(call_tool, checkpoint, tiny_data, tmp_path):
     strict = ('--work-dir', tmp_path, '--cfg-options', f'data_root={tiny_data}', 'model.test_cfg.rcnn.score_thr=1.1')
-    run = run_tool('test', TINY_CONFIG, checkpoint, *strict)
-    assert run.returncode == 0, run.stderr
+    status, _, errors = call_tool('test', TINY_CONFIG, checkpoint, *strict)
+    assert status == 0, errors
     assert json.loads((tmp_path / 'val-evaluation.json').read_text())['metrics']['AP50_dense'] == 0
-    run = run_tool('test', TINY_CONFIG, checkpoint, '--format-only', *strict)
-    assert run.returncode == 2
-    assert 'it holds no cell at all' in run.stderr.splitlines()[-1]
+    status, _, errors = call_tool('test', TINY_CONFIG, checkpoint, '--format-only', *strict)
+    assert status == 2
+    assert 'it holds no cell at all' in errors.splitlines()[-1]
     assert not (tmp_path / 'test-results.json').exists()
 
 

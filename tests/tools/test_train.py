@@ -184,12 +184,12 @@ def test_a_run_killed_while_it_writes_a_checkpoint_resumes_to_the_same_weights(t
     assert_same_run(tmp_path, trained)
 
 
-def test_a_training_goes_on_in_another_folder_with_its_best_epoch(trained, tiny_data, tmp_path):
+def test_a_training_goes_on_in_another_folder_with_its_best_epoch(call_tool, trained, tiny_data, tmp_path):
     arguments = train_arguments(tiny_data, tmp_path)
     best, = trained.glob('best_epoch_*.pth')
-    run = run_tool('train', *arguments, '--resume', best)
-    assert run.returncode == 2
-    assert 'it holds weights only; resume from epoch_<n>.pth' in run.stderr
+    status, _, errors = call_tool('train', *arguments, '--resume', best)
+    assert status == 2
+    assert 'it holds weights only; resume from epoch_<n>.pth' in errors
     run = run_tool('train', *arguments, 'train_cfg.max_epochs=4', '--resume', trained / 'epoch_3.pth')
     assert run.returncode == 0, run.stderr
     assert (tmp_path / 'epoch_4.pth').exists()
