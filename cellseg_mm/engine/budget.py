@@ -40,7 +40,7 @@ def apply_budget(config, iterations, processes=1, validations=VALIDATIONS):
     epochs = math.ceil(iterations / per_epoch)
     loader = config.train_dataloader
     loader.sampler = dict(type='BudgetSampler', iterations=iterations, per_epoch=per_epoch,
-                          batch_size=loader.batch_size)
+                          batch_size=loader.get('batch_size', 1))
     for other in ('batch_sampler', 'num_batch_per_epoch'):
         loader.pop(other, None)
     config.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=epochs, val_interval=1)
@@ -90,7 +90,7 @@ def iterations_per_epoch(config, images, processes):
     while 'dataset' in dataset:
         images *= dataset.get('times', 1)
         dataset = dataset.dataset
-    return math.ceil(math.ceil(images / processes) / config.train_dataloader.batch_size)
+    return math.ceil(math.ceil(images / processes) / config.train_dataloader.get('batch_size', 1))
 
 
 def for_speed(config, path, processes=1):

@@ -65,6 +65,10 @@ def train(config, work_dir, resume=None, amp=False, auto_scale_lr=False, launche
         check_checkpoint_classes(checkpoint, config.classes, resume_from)
         _check_schedule(config, checkpoint, resume_from)
         drop_pretrained(config.model)
+    if amp:
+        _use_amp(config)
+    if auto_scale_lr:
+        config.auto_scale_lr.enable = True
     found = warnings_of(config, check_config(config, annotations))
     if not resume_from:
         fetch_pretrained(config)
@@ -73,10 +77,6 @@ def train(config, work_dir, resume=None, amp=False, auto_scale_lr=False, launche
     config.work_dir = str(work_dir)
     config.resume = resume_from is not None
     config.load_from = str(start_from) if start_from else None
-    if amp:
-        _use_amp(config)
-    if auto_scale_lr:
-        config.auto_scale_lr.enable = True
     prepare_distributed(config, launcher)
     runner = CellRunner.from_cfg(config)
     runner.register_hook(RunRecordHook(data_record(config, annotations)))

@@ -349,6 +349,9 @@ def test_a_warm_up_longer_than_the_training_is_told(data_of):
     config.param_scheduler.end = 9
     found, = lines(config, data=True)
     assert 'param_scheduler.end is 9, and the training ends after 9 iterations' in found
+    config.param_scheduler.end = 8
+    config.optim_wrapper.accumulative_counts = 3  # batches for a step of the optimizer, not of the schedule
+    assert lines(config, data=True) == []
 
 
 def with_cells(config):

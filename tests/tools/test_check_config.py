@@ -1,7 +1,9 @@
+import pytest
 from conftest import TINY_CONFIG
 
 from cellseg_mm.datasets import cell_dataset
 from cellseg_mm.engine import training
+from cellseg_mm.errors import UserError
 from cellseg_mm.io.files import read_json
 
 
@@ -66,3 +68,12 @@ def test_a_training_says_each_warning_once_and_reads_annotations_once_before_its
     warnings = [line for line in log.read_text().splitlines() if ' - WARNING - config: ' in line]
     assert len(warnings) == 1
     assert 'max_dets is 50, and the fullest image has ' in warnings[0]
+
+
+def test_a_training_is_checked_as_its_flags_make_it(tiny_config, tmp_path, monkeypatch):
+    def check(config, _):
+        raise UserError(f'{config.optim_wrapper.type}, scaled: {config.auto_scale_lr.enable}')
+
+    monkeypatch.setattr(training, 'check_config', check)
+    with pytest.raises(UserError, match='AmpOptimWrapper, scaled: True'):
+        training.train(tiny_config, tmp_path, amp=True, auto_scale_lr=True)

@@ -3,6 +3,7 @@ import os
 
 from torch.nn import MultiheadAttention
 
+from cellseg_mm.engine.budget import iterations_per_epoch
 from cellseg_mm.engine.config_checks.finding import note, warning
 from cellseg_mm.engine.config_checks.subject import listed
 
@@ -17,11 +18,10 @@ def check(subject):
     if not config.get('train_dataloader') or not config.get('optim_wrapper'):
         return
     processes = int(os.environ.get('WORLD_SIZE', '1'))
-    batch = (config.train_dataloader.get('batch_size') or 1) * processes * config.optim_wrapper.get(
-        'accumulative_counts', 1)
-    yield from _rate(config, batch)
+    yield from _rate(config, (config.train_dataloader.get('batch_size') or 1) * processes * config.optim_wrapper.get(
+        'accumulative_counts', 1))
     yield from _clipping(subject)
-    yield from _lengths(config, subject.cells, batch)
+    yield from _lengths(config, subject.cells, processes)
 
 
 def _rate(config, batch):
@@ -52,12 +52,11 @@ def _clipping(subject):
                       'diverges easily', 'set clip_grad=dict(max_norm=0.1)')
 
 
-def _lengths(config, cells, batch):
+def _lengths(config, cells, processes):
     epochs = config.train_cfg.get('max_epochs')
     if not epochs:
         return
-    images = int(cells.training.sum()) * _times(config) if cells else None
-    steps = images and epochs * -(-images // batch)
+    steps = cells and epochs * iterations_per_epoch(config, int(cells.training.sum()), processes)
     several = isinstance(config.param_scheduler, (list, tuple))
     for number, scheduler in enumerate(listed(config.get('param_scheduler'))):
         place = f'param_scheduler[{number}]' if several else 'param_scheduler'
@@ -80,12 +79,3 @@ def _lengths(config, cells, batch):
                 'begin', 0) and scheduler.get('end', length) >= length:
             yield warning(f'{place}.T_max', f'is {scheduler.T_max} of {length:,} {unit}: the rate rises again '
                           'thereafter', 'leave T_max out, so that it spans the training')
-
-
-def _times(config):
-    """How often a wrapper such as `RepeatDataset` goes through the images in an epoch."""
-    node, times = config.train_dataloader.dataset, 1
-    while node is not None:
-        times *= node.get('times', 1)
-        node = node.get('dataset')
-    return times
