@@ -20,7 +20,7 @@ from cellseg_mm.engine.run_record import hardware, versions
 from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.evaluation.evaluate import evaluate_evidence, write_evaluation
 from cellseg_mm.evaluation.evidence import compare, gather
-from cellseg_mm.evaluation.instances import pair_images, read_results
+from cellseg_mm.evaluation.instances import group_of, pair_images, read_results
 from cellseg_mm.evaluation.label_map_results import read_label_maps
 from cellseg_mm.io.files import read_json, write_json
 from cellseg_mm.io.work_dir import RECORD_NAME, RESULTS_NAME, best_checkpoint, last_checkpoint
@@ -44,7 +44,7 @@ class Terms:
         validations (int): During each training with a budget, at most; the best one's weights are compared.
         seed (int): Of each training.
         max_dets (int | None): The dense cap of the evaluation; None for the first config's.
-        options (list[str]): `--cfg-options`, as texts.
+        options (Sequence[str]): `--cfg-options`, as texts.
         amp (bool): Train in mixed precision.
         processes (int | None): Train and predict by so many processes, under torchrun.
         class_agnostic (bool): Take all cells for one class.
@@ -67,8 +67,8 @@ def compare_models(texts, out, tools, ground_truth=None, terms=None):
     """Compare; prints what it does.
 
     What a killed comparison has trained, predicted and measured is kept in `out`, and so is what has failed, to be
-    tried again; the same call goes on from there. PQ, F1 and what else needs score thresholds has, for all models
-    alike, those of the best F1 on the images compared on.
+    tried again; the same call goes on from there. The score thresholds that PQ, F1 and others need are, for each model,
+    those of its best F1 on the images compared on.
 
     Args:
         texts (list[str]): As of `parse_items`.
@@ -198,7 +198,7 @@ class _Work:
         self.record = self._take_up()
 
     def measure_speeds(self):
-        """How many iterations the minutes hold, for each training that has not been told yet."""
+        """Measure how long an iteration takes, for each training where minutes are given and that is not on record."""
         for item in self._todo:
             row = self.record['rows'][item.name]
             if not self.terms.minutes or item.kind != TRAINED or 'seconds_per_iteration' in row:
@@ -399,7 +399,7 @@ def _conclude(work, agnostic):
              'evaluation': evaluations.get(item.name), 'versus_first': versus.get(item.name),
              'cost': None if 'problem' in costs.get(item.name, {}) else costs.get(item.name),
              'training': None if item.problem else _training(item)} for item in items]
-    groups = len({image.get('group') or image['id'] for image in split.truth['images']})
+    groups = len(set(map(group_of, split.truth['images'])))
     trains, terms = any(item.kind == TRAINED for item in items), work.terms
     comparison = {
         'ground_truth': str(split.path), 'images': len(split.truth['images']), 'groups': groups,

@@ -125,7 +125,7 @@ def pair_images(ground_truth, results):
     truth, predicted = (
         {image_id: list(cells) for image_id, cells in groupby(sorted(cells, key=_image_id), _image_id)}
         for cells in (ground_truth.get('annotations', ()), results))
-    return [ImagePair(image_id, image.get('file_name', ''), _group(image), image.get('mpp'),
+    return [ImagePair(image_id, image.get('file_name', ''), group_of(image), image.get('mpp'),
                       *(_instances(cells.get(image_id, ()), image, labels) for cells in (truth, predicted)))
             for image_id, image in images.items()]
 
@@ -173,7 +173,8 @@ def is_number(value):
     return type(value) in (int, float) and math.isfinite(value)
 
 
-def _group(image):
+def group_of(image):
+    """The `group` of an image of `pair_images`, in words: its own where the annotations name none."""
     group = image.get('group')
     return f'image {image["id"]}' if group in (None, '') else str(group)
 
