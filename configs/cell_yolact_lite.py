@@ -6,7 +6,12 @@ strides = [8, 16, 32]
 model = dict(
     data_preprocessor=_base_.lite_preprocessor,
     backbone=_base_.lite_backbone,
-    neck=dict(in_channels=_base_.lite_channels, out_channels=channels, start_level=1, num_outs=len(strides)),
+    neck=dict(
+        in_channels=_base_.lite_channels,
+        out_channels=channels,
+        start_level=1,
+        num_outs=len(strides),
+        norm_cfg=dict(type='GN', num_groups=32)),  # without it, features are so large that prototypes die at once
     bbox_head=dict(
         in_channels=channels,
         feat_channels=channels,
