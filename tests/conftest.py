@@ -1,8 +1,10 @@
 """Data, configs and command lines that many tests share."""
 import os
 import runpy
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,17 @@ def run_tool(name, *arguments, launch=(sys.executable, ), **options):
     environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}
     return subprocess.run([*launch, REPOSITORY / f'tools/{name}.py', *map(str, arguments)], env=environment, text=True,
                           capture_output=True, check=False, **{'timeout': 280, **options})
+
+
+
+def kill_tool_when(path, name, *arguments):
+    """Run a command line, and kill it with all that it has started once a file is there."""
+    process = subprocess.Popen([sys.executable, REPOSITORY / f'tools/{name}.py', *map(str, arguments)],
+                               env={**os.environ, 'PYTHONPATH': str(REPOSITORY)}, start_new_session=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not path.exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -1,13 +1,8 @@
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
-from conftest import REPOSITORY, TINY_CONFIG, run_tool
+from conftest import TINY_CONFIG, kill_tool_when, run_tool
 
 from cellseg_mm.datasets.cell_dataset import read_cells
 from cellseg_mm.io.image import write_image
@@ -54,19 +49,6 @@ def arguments_of(data, folder, out):
     return [*map(str, items), '--out', str(out), '--iterations', '7', '--cfg-options', f'data_root={data}']
 
 
-def killed_when(path, arguments):
-    """Start it, and kill it with all that it has started once a file is there."""
-    process = subprocess.Popen([sys.executable, REPOSITORY / 'tools/compare.py', *arguments],
-                               env={**os.environ, 'PYTHONPATH': str(REPOSITORY)}, start_new_session=True,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not path.exists():
-        assert process.poll() is None
-        time.sleep(0.02)
-    time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_comparison_killed_twice_ends_as_one_that_was_left_alone(tiny_data, tmp_path):
@@ -76,9 +58,9 @@ def test_a_comparison_killed_twice_ends_as_one_that_was_left_alone(tiny_data, tm
     assert '[3 of 5] narrow: 7 iterations' in run.stdout
     assert 'Traceback' not in run.stderr
     arguments = arguments_of(tiny_data, tmp_path, killed)
-    killed_when(killed / 'tiny/epoch_2.pth', arguments)
+    kill_tool_when(killed / 'tiny/epoch_2.pth', 'compare', *arguments)
     assert not (killed / 'tiny/epoch_4.pth').exists()
-    killed_when(killed / 'narrow/epoch_1.pth', arguments)
+    kill_tool_when(killed / 'narrow/epoch_1.pth', 'compare', *arguments)
     run = run_tool('compare', *arguments, timeout=600)
     assert run.returncode == 1, run.stderr
     assert f'[1 of 5] tiny: done, in {killed}/tiny' in run.stdout

@@ -1,13 +1,8 @@
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
-from conftest import REPOSITORY, TINY_CONFIG, run_tool
+from conftest import TINY_CONFIG, kill_tool_when, run_tool
 
 RESULTS = [f'cross-validation{end}' for end in ('-results.json', '-annotations.json', '-evaluation.json', '.csv')]
 
@@ -42,27 +37,14 @@ def arguments(data, work_dir):
     return [str(argument) for argument in (TINY_CONFIG, '--work-dir', work_dir, '--cfg-options', f'data_root={data}')]
 
 
-def killed_when(path, data, work_dir):
-    """Start it, and kill it with all that it has started once a file is there."""
-    process = subprocess.Popen([sys.executable, REPOSITORY / 'tools/cross_validate.py', *arguments(data, work_dir)],
-                               env={**os.environ, 'PYTHONPATH': str(REPOSITORY)}, start_new_session=True,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not path.exists():
-        assert process.poll() is None
-        time.sleep(0.02)
-    time.sleep(0.3)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
 @pytest.mark.slow
 def test_a_run_killed_twice_ends_as_one_that_was_left_alone(folded_data, tmp_path):
     alone, killed = tmp_path / 'alone', tmp_path / 'killed'
     run = run_tool('cross_validate', *arguments(folded_data, alone))
     assert run.returncode == 0, run.stderr
-    killed_when(killed / 'fold0/epoch_1.pth', folded_data, killed)
+    kill_tool_when(killed / 'fold0/epoch_1.pth', 'cross_validate', *arguments(folded_data, killed))
     assert not (killed / 'fold0/epoch_3.pth').exists()
-    killed_when(killed / 'fold1/epoch_2.pth', folded_data, killed)
+    kill_tool_when(killed / 'fold1/epoch_2.pth', 'cross_validate', *arguments(folded_data, killed))
     assert json.loads((killed / 'cross-validation.json').read_text())['done'] == [0]
     run = run_tool('cross_validate', *arguments(folded_data, killed))
     assert run.returncode == 0, run.stderr
