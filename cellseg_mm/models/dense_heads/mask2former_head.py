@@ -10,6 +10,8 @@ from mmengine.structures import InstanceData
 from cellseg_mm.models.dense_heads.coarse_masks import true_masks
 from cellseg_mm.structures.roi_crop import sample_points
 
+_POINTS_TO_MATCH = 16  # around each cell
+
 
 @MODELS.register_module()
 class CellMask2FormerHead(dense_heads.Mask2FormerHead):
@@ -18,8 +20,10 @@ class CellMask2FormerHead(dense_heads.Mask2FormerHead):
     Only instances are learnt, no `gt_sem_seg`.
 
     MMDetection compares masks at random points of the whole image, of which a cell of a crowded one gets a few: masks
-    then stay empty. Here a share of the points is drawn from the boxes of true cells, twice as wide and high as they
-    are: to match queries with cells, from those of random cells; in the losses, from that of a mask's own cell.
+    then stay empty. Here a share of the points is drawn around true cells. In the losses, from the box of a mask's own
+    cell, made six times as wide and high: from less, masks that cover other cells as well cost next to nothing. To
+    match queries with cells, from around every cell, 16 at least, since matches that change with the points drawn
+    teach little.
 
     Args:
         *args: Of `Mask2FormerHead`.
@@ -57,7 +61,7 @@ class CellMask2FormerHead(dense_heads.Mask2FormerHead):
             points = get_uncertain_point_coords_with_randomness(
                 masks[:, None], None, self.num_points - self.num_near_cells, self.oversample_ratio,
                 self.importance_sample_ratio)
-            around = [near(truth.masks, owners.repeat_interleave(self.num_near_cells))
+            around = [near(truth.masks, owners.repeat_interleave(self.num_near_cells), times=6)
                       for truth, (_, owners) in zip(batch_gt_instances, matches, strict=True)]
             points = torch.cat([points, torch.cat(around).to(points).view(len(masks), -1, 2)], 1)
             targets = torch.cat([
@@ -73,7 +77,9 @@ class CellMask2FormerHead(dense_heads.Mask2FormerHead):
         points = torch.rand((1, self.num_points, 2), device=scores.device)
         owners = torch.arange(len(truth), device=scores.device)
         if len(truth) and self.num_near_cells:
-            points[0, :self.num_near_cells] = near(truth.masks, torch.randint(len(truth), (self.num_near_cells, )))
+            of_each = max(_POINTS_TO_MATCH, self.num_near_cells // len(truth))
+            around = near(truth.masks, owners.repeat_interleave(of_each), times=2)
+            points = torch.cat([points[:, self.num_near_cells:], around[None].to(points)], 1)
         matched = self.assigner.assign(
             InstanceData(scores=scores, masks=point_sample(masks[None], points)[0]),
             InstanceData(labels=truth.labels, masks=values_at(truth.masks, points.expand(len(truth), -1, -1), owners)),
@@ -87,20 +93,22 @@ class CellMask2FormerHead(dense_heads.Mask2FormerHead):
         return scores[-1], masks[-1]
 
 
-def near(masks, owners):
+def near(masks, owners, times):
     """Random places around instances.
 
     Args:
         masks (LocalMasks): N instances.
         owners (Tensor): int (K,), indices of them.
+        times (float): How much wider and higher than its box the surroundings of an instance are.
 
     Returns:
-        Tensor: float32 (K, 2) on the CPU, x and y from 0 to 1 over the canvas: uniform in the owner's box, made twice
-            as wide and high about its centre, and at the canvas's edge where that reaches beyond.
+        Tensor: float32 (K, 2) on the CPU, x and y from 0 to 1 over the canvas: uniform in that part of the owner's
+            surroundings, about its box's centre, which lies on the canvas.
     """
-    boxes = torch.from_numpy(masks.boxes)[owners.cpu()]
-    places = boxes[:, :2] + (2 * torch.rand(len(boxes), 2) - 0.5) * boxes[:, 2:]
-    return (places / torch.tensor([masks.width, masks.height])).clamp(0, 1)
+    boxes, size = torch.from_numpy(masks.boxes)[owners.cpu()], torch.tensor([masks.width, masks.height])
+    centers, reach = boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2:] * times / 2
+    low, high = (centers - reach).clamp(min=0), torch.minimum(centers + reach, size)
+    return (low + (high - low) * torch.rand(len(boxes), 2)) / size
 
 
 def values_at(masks, points, owners):
