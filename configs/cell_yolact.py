@@ -1,5 +1,5 @@
-# YOLACT: masks are sums of 32 prototypes of the whole image, weighted anew for each box: cheap, and the least
-# sharp between cells that touch, where only the box parts them.
+# YOLACT: masks are sums of 32 prototypes of the whole image, weighted anew for each box. Between cells that touch, only
+# the box parts them.
 _base_ = ['_base_/models/yolact.py', '_base_/cells.py', '_base_/plateau_20e.py', '_base_/runtime.py']
 num_classes = len(_base_.classes)
 max_dets = _base_.max_dets

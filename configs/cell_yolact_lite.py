@@ -11,7 +11,7 @@ model = dict(
         out_channels=channels,
         start_level=1,
         num_outs=len(strides),
-        norm_cfg=dict(type='GN', num_groups=32)),  # without it, features are so large that prototypes die at once
+        norm_cfg=dict(type='GN', num_groups=32)),  # without it, features are so large that most prototypes die
     bbox_head=dict(
         in_channels=channels,
         feat_channels=channels,

@@ -72,7 +72,6 @@ def run_tool(name, *arguments, launch=(sys.executable, ), **options):
                           capture_output=True, check=False, **{'timeout': 280, **options})
 
 
-
 def kill_tool_when(path, name, *arguments):
     """Run a command line, and kill it with all that it has started once a file is there."""
     process = subprocess.Popen([sys.executable, REPOSITORY / f'tools/{name}.py', *map(str, arguments)],

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from model_runs import batch, build, predict, tiny_scene
 
 from cellseg_mm.models import chunks as chunking
-from cellseg_mm.models.dense_heads.mask2former_head import near
+from cellseg_mm.models.dense_heads.mask2former_head import near, values_at
 from cellseg_mm.structures.local_masks import LocalMasks
 
 # isort: split
@@ -83,20 +83,22 @@ def test_mask2former_learns_masks_in_float16_too(mask2former, monkeypatch):
 
 @settings(max_examples=20)
 @given(st.integers(0, 2**31), st.integers(1, 6), st.sampled_from([2, 6]))
-def test_points_near_cells_lie_evenly_in_their_enlarged_boxes(seed, count, times):
+def test_points_near_cells_lie_evenly_in_their_enlarged_boxes_and_on_the_cells_too(seed, count, times):
     torch.manual_seed(seed)
     masks = tiny_scene(count, SIZE)[1]
-    owners = torch.arange(count).repeat_interleave(400)
+    owners = torch.arange(count).repeat_interleave(4000)
     points = near(masks, owners, times)
     assert ((points >= 0) & (points <= 1)).all()
-    places = points.view(count, 400, 2) * torch.tensor(SIZE[::-1])
+    places = points.view(count, 4000, 2) * torch.tensor(SIZE[::-1])
     for (x, y, w, h), around in zip(masks.boxes, places, strict=True):
         for start, side, end, along in ((x, w, SIZE[1], around[:, 0]), (y, h, SIZE[0], around[:, 1])):
             low = max(start - (times - 1) / 2 * side, 0)
             high = min(start + (times + 1) / 2 * side, end)
             assert ((along >= low - 1e-3) & (along <= high + 1e-3)).all()
             quarters = torch.histc(along, 4, low, high)
-            assert quarters.min() > 50  # of 400, and 100 expected
+            assert quarters.min() > 800  # of 4,000, and 1,000 expected
+    inside = values_at(masks, points.view(count, 4000, 2), torch.arange(count))
+    assert (inside > 0.5).float().mean(1).min() > 0.05 * (2 / times)**2
 
 
 def test_more_cells_than_queries_are_learnt_in_part(mask2former):
