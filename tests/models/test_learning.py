@@ -9,7 +9,7 @@ from cellseg_mm.evaluation.instances import intersections
 
 STEPS = 100
 LIGHT = [name for name in CONFIGS if name.endswith('_lite')]
-SLOW_LEARNER = 'cell_mask2former_lite'  # its loss halves, too, but its masks lie on no cell yet
+UNTIL_HITS = {'cell_mask2former_lite': 300}  # its loss halves as soon, but its masks still cover more than their cells
 
 
 @pytest.fixture(scope='module')
@@ -26,10 +26,15 @@ def test_loss_halves_in_100_steps_on_300_cells_and_more_than_100_are_found(name,
     losses = [float(model.train_step(data, optim_wrapper)['loss']) for _ in range(STEPS)]
     print(name, np.round(losses[::10] + losses[-1:], 3))
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:3])
+    detections = predict(model, data)[0].masks
+    assert (detections.areas > 0).sum() > 100
+    model.train()
+    for _ in range(STEPS, UNTIL_HITS.get(name, STEPS)):
+        model.train_step(data, optim_wrapper)
     found = predict(model, data)[0].masks
     found = found[found.areas > 0]
     i, j, shared = intersections(scene[1], found)
     hits = len(np.unique(i[shared > 0.5 * (scene[1].areas[i] + found.areas[j] - shared)]))
     print(f'{name}: {len(found)} detections, {hits} of {len(scene[1])} cells at IoU 0.5')
     assert len(found) > 100
-    assert hits > 100 or name == SLOW_LEARNER
+    assert hits > 100

@@ -10,7 +10,7 @@ from mmengine.structures import InstanceData
 from cellseg_mm.models.dense_heads.coarse_masks import true_masks
 from cellseg_mm.structures.roi_crop import sample_points
 
-_POINTS_TO_MATCH = 16  # around each cell
+_POINTS_OF_EACH, _POINTS_OF_ALL = 16, 8192  # around cells, to match by; at all of them each cell is compared
 
 
 @MODELS.register_module()
@@ -22,8 +22,8 @@ class CellMask2FormerHead(dense_heads.Mask2FormerHead):
     MMDetection compares masks at random points of the whole image, of which a cell of a crowded one gets a few: masks
     then stay empty. Here a share of the points is drawn around true cells. In the losses, from the box of a mask's own
     cell, made six times as wide and high: from less, masks that cover other cells as well cost next to nothing. To
-    match queries with cells, from around every cell, 16 at least, since matches that change with the points drawn
-    teach little.
+    match queries with cells, from around every cell, 16 of each where there are no more than 500 cells, since matches
+    that change with the points drawn teach little.
 
     Args:
         *args: Of `Mask2FormerHead`.
@@ -77,7 +77,7 @@ class CellMask2FormerHead(dense_heads.Mask2FormerHead):
         points = torch.rand((1, self.num_points, 2), device=scores.device)
         owners = torch.arange(len(truth), device=scores.device)
         if len(truth) and self.num_near_cells:
-            of_each = max(_POINTS_TO_MATCH, self.num_near_cells // len(truth))
+            of_each = max(1, self.num_near_cells // len(truth), min(_POINTS_OF_EACH, _POINTS_OF_ALL // len(truth)))
             around = near(truth.masks, owners.repeat_interleave(of_each), times=2)
             points = torch.cat([points[:, self.num_near_cells:], around[None].to(points)], 1)
         matched = self.assigner.assign(
