@@ -1,4 +1,4 @@
-# Mask2Former on the light backbone, with few layers.
+# Mask2Former on the light backbone, with few layers; images are looked at in tiles of the size of the training crops.
 _base_ = ['cell_mask2former.py', '_base_/lite.py']
 channels = _base_.channels
 attention = dict(embed_dims=channels, num_heads=4)
@@ -6,7 +6,8 @@ ffn = dict(embed_dims=channels, feedforward_channels=2 * channels)
 position = dict(num_feats=channels // 2)
 
 model = dict(
-    data_preprocessor=_base_.lite_preprocessor,
+    data_preprocessor=_base_.tiled_preprocessor,
+    tiles=dict(_base_.tiles, max_per_img=_base_.max_dets),
     backbone=_base_.lite_backbone,
     panoptic_head=dict(
         in_channels=_base_.lite_channels,

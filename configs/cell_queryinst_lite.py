@@ -1,4 +1,4 @@
-# QueryInst on the light backbone, with three stages.
+# QueryInst on the light backbone, with three stages; images are looked at in tiles of the size of the training crops.
 _base_ = ['cell_queryinst.py', '_base_/lite.py']
 channels = 96
 stages = 3
@@ -11,7 +11,8 @@ def narrow(head, **options):
 
 
 model = dict(
-    data_preprocessor=_base_.lite_preprocessor,
+    data_preprocessor=_base_.tiled_preprocessor,
+    tiles=dict(_base_.tiles, max_per_img=_base_.max_dets),
     backbone=_base_.lite_backbone,
     neck=dict(in_channels=_base_.lite_channels, out_channels=channels),
     rpn_head=dict(proposal_feature_channel=channels),

@@ -11,10 +11,9 @@ model = dict(
         type='CellSOLOV2Head',
         num_classes=num_classes,
         feat_channels=256,  # half of MMDetection's, for there are three times as many places
-        # Two cells in one place of a grid lose one: places of 8 px of the input, as fine as the features, are 10 px of
-        # an image of 1,000, and 9 in 10 nuclei have no neighbour's centre as close at 40x. Larger cells have coarser
-        # grids. Larger inputs are looked at in windows, for a grid of so many places belongs to one size.
-        window=800,
+        # Two cells in one place of a grid lose one: places of 8 px of an input of 800, as fine as the features, are
+        # 10 px of an image of 1,000, and 9 in 10 nuclei have no neighbour's centre as close at 40x. Larger cells have
+        # coarser grids.
         num_grids=[100, 50, 25, 13],
         scale_ranges=((1, 32), (24, 64), (48, 128), (96, 2048)),
         strides=[2, 4, 8, 16],  # the least area of a mask, in features of 4 x 4 px

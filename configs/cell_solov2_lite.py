@@ -1,10 +1,11 @@
-# SOLOv2 on the light backbone; whole images are looked at in windows of the size of the training crops.
+# SOLOv2 on the light backbone; images are looked at in tiles of the size of the training crops.
 _base_ = ['cell_solov2.py', '_base_/lite.py']
 channels = _base_.channels
 norm = dict(type='GN', num_groups=16)
 
 model = dict(
-    data_preprocessor=_base_.lite_preprocessor,
+    data_preprocessor=_base_.tiled_preprocessor,
+    tiles=dict(_base_.tiles, max_per_img=_base_.max_dets),
     backbone=_base_.lite_backbone,
     neck=dict(in_channels=_base_.lite_channels, out_channels=channels),
     mask_head=dict(
@@ -12,7 +13,6 @@ model = dict(
         feat_channels=channels,
         stacked_convs=2,
         norm_cfg=norm,
-        window=int(_base_.crop * _base_.enlarge),
         num_grids=[40, 20, 10, 5],  # places of 13 px of the enlarged crop, 6 px of the image
         scale_ranges=((1, 64), (48, 128), (96, 256), (192, 2048)),
         mask_feature_head=dict(feat_channels=64, out_channels=64, norm_cfg=norm),

@@ -123,7 +123,7 @@ def lay_out(config, is_for_reading):
 
 
 def findable(model, num_classes, max_dets):
-    """Return how many cells of an image a model can find: `max_dets`, or less where it has few queries.
+    """Return how many cells a model can find in what it sees at once: `max_dets`, or less where it has few queries.
 
     Args:
         model (dict): Its config.
@@ -156,7 +156,7 @@ def _set_limits(model, num_classes, max_dets):
     limits, most = model.get('test_cfg') or {}, findable(model, num_classes, max_dets)
     candidates = dict(nms_pre=2 * max_dets, top_k=2 * max_dets)  # of which NMS leaves some
     for part, values in ((limits, dict(max_per_img=most, max_per_image=most, **candidates)),
-                         (limits.get('rcnn'), dict(max_per_img=most)),
+                         (limits.get('rcnn'), dict(max_per_img=most)), (model.get('tiles'), dict(max_per_img=max_dets)),
                          (limits.get('rpn'), dict(max_per_img=2 * max_dets, nms_pre=2 * max_dets))):
         if part:  # models with queries have None as rpn
             part.update({key: value for key, value in values.items() if key in part})

@@ -9,7 +9,8 @@ from cellseg_mm.engine.config import lay_out
 class CellRunner(Runner):
     """Keeps the environment, the whole config, the list of hooks and of all metrics for the log file, off the console.
 
-    What MMEngine says of every training in one process, whether it has such layers or not, is kept there too.
+    So are the options of each parameter, and what MMEngine says of every training in one process, whether it has such
+    layers or not.
 
     The config is written to the work dir by `dump_config` when the caller is sure of the run: testing in a training's
     folder must not overwrite its record.
@@ -47,7 +48,7 @@ def _is_for_the_console(record):
     # After an epoch MMEngine's hook logs every metric in one line.
     is_list_of_metrics = record.module == 'logger_hook' and record.funcName in ('after_val_epoch', 'after_test_epoch')
     return not ('\n' in message or is_list_of_metrics or message.startswith((
-        'Exp name: ', 'Distributed training is not used, all SyncBatchNorm')))
+        'Exp name: ', 'Distributed training is not used, all SyncBatchNorm', 'paramwise_options -- ')))
 
 
 def _raise(record):  # noqa: ARG001 -- logging's signature

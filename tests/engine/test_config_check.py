@@ -110,7 +110,7 @@ BROKEN = dict(classes=[
     (MASKRCNN, 'val_evaluator.max_dets', 300, 'warning: val_evaluator.max_dets is 300, and max_dets is 1,000'),
     ('cell_yolact_lite', f'{TEST}.top_k', 200, f'warning: {TEST}.top_k is 200, and max_dets is 1,000'),
     ('cell_mask2former_lite', f'{TEST}.max_per_image', None, f'warning: {TEST}.max_per_image is 100, and max_dets is'),
-    ('cell_queryinst_lite', 'model.rpn_head.num_proposals', 100,
+    ('cell_queryinst', 'model.rpn_head.num_proposals', 100,
      'warning: model.rpn_head.num_proposals is 100: no more cells of an image can be found'),
 ], monitors=[
     ('cell_maskrcnn', 'param_scheduler.monitor', 'coco/segm_mAP_50',

@@ -3,18 +3,22 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
+from scipy.ndimage import label
+from torch.nn.functional import pad
 
 from cellseg_mm.models.detectors import cell_detectors
 from cellseg_mm.models.detectors.cell_detectors import CellDetector
 from cellseg_mm.structures.local_masks import LocalMasks
 from tests.conftest import TINY_CONFIG
 
-NAMES = [name for name in vars(cell_detectors) if name.startswith('Cell') and name != 'CellDetector']
+NAMES = [f'Cell{name}' for name in cell_detectors._NAMES]
 FEATURES = torch.Generator().manual_seed(0)
 IMAGES = 50 * torch.randn(1, 3, 64, 96, generator=FEATURES)
 
@@ -190,3 +194,78 @@ def test_predictions_in_bf16_are_near_those_without(model, config):
     without, within = predict(model), predict(other)
     assert abs(len(without) - len(within)) < 0.2 * len(without)
     assert abs(without.scores.max() - within.scores.max()) < 0.02
+
+
+class Discs(torch.nn.Module):
+    """Finds bright discs, as a detector whose predictions are right would, and keeps what it was shown."""
+
+    def predict(self, batch_inputs, batch_data_samples, rescale=True):  # noqa: ARG002
+        for inputs, sample in zip(batch_inputs, batch_data_samples, strict=True):
+            self.shown.append(tuple(inputs.shape))
+            seen = inputs[0, :sample.img_shape[0], :sample.img_shape[1]]
+            assert not inputs.sum() - 3 * seen.sum()  # what lies beyond is padding
+            original = torch.nn.functional.interpolate(seen[None, None], sample.ori_shape, mode='nearest')[0, 0]
+            masks = LocalMasks.from_label_map(label(original.numpy() > 0)[0])
+            sample.pred_instances = InstanceData(
+                masks=masks, labels=torch.arange(len(masks)) % 3, bboxes=masks.get_bboxes('hbox').tensor,
+                scores=torch.from_numpy(masks.areas / 1000))
+        return batch_data_samples
+
+
+class TiledDiscs(CellDetector, Discs):
+    pass
+
+
+@given(seed=st.integers(0, 10**6), height=st.integers(20, 150), width=st.integers(20, 150),
+       factor=st.sampled_from([1.0, 2.0, 0.5]))
+@settings(deadline=None, max_examples=30)
+def test_tiles_are_of_one_size_and_find_each_cell_of_the_image_once(seed, height, width, factor):
+    image, masks = discs(seed, height, width)
+    seen = tuple(round(side * factor) for side in (height, width))
+    inputs = torch.nn.functional.interpolate(torch.from_numpy(image)[None, None].float(), seen, mode='nearest')[0]
+    inputs = pad(inputs.repeat(3, 1, 1), (0, 32, 0, 7))
+    detector = TiledDiscs(tiles=dict(size=64, overlap=28, max_per_img=1000), cpu_bf16=False)
+    detector.shown = []
+    sample = DetDataSample(metainfo=dict(img_shape=seen, ori_shape=(height, width), batch_input_shape=inputs.shape[1:],
+                                         scale_factor=(seen[1] / width, seen[0] / height)))
+    found = detector.predict(inputs[None], [sample])[0].pred_instances
+    assert set(detector.shown) == {(3, 64, 64)}
+    if factor >= 1:
+        assert {rle['counts'] for rle in found.masks.to_rles()} == {rle['counts'] for rle in masks.to_rles()}
+    assert len(found.masks) == len(found.labels) == len(found.scores) == len(found.bboxes)
+    assert (found.masks.height, found.masks.width) == (height, width)
+    assert torch.equal(found.bboxes, found.masks.get_bboxes('hbox').tensor)
+    assert (found.scores.diff() <= 0).all()
+
+
+def discs(seed, height, width):
+    """An image of discs that do not touch, and their masks."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:height, :width]
+    image, masks = np.zeros((height, width), bool), []
+    for _ in range(40):
+        squared = (rows - rng.integers(height))**2 + (columns - rng.integers(width))**2
+        radius = rng.integers(1, 6)
+        if not (image & (squared <= (radius + 2)**2)).any():
+            masks.append(squared <= radius**2)
+            image |= masks[-1]
+    return image, LocalMasks.from_bitmaps(np.array(masks))
+
+
+def test_of_many_predictions_in_tiles_the_surest_are_left():
+    image, masks = discs(0, 140, 140)
+    detector = TiledDiscs(tiles=dict(size=64, overlap=20, max_per_img=5), cpu_bf16=False)
+    detector.shown = []
+    inputs = torch.from_numpy(image).float().repeat(3, 1, 1)
+    sample = DetDataSample(metainfo=dict(img_shape=(140, 140), ori_shape=(140, 140), scale_factor=(1.0, 1.0)))
+    found = detector.predict(inputs[None], [sample])[0].pred_instances
+    assert found.masks.areas.tolist() == sorted(masks.areas.tolist())[:-6:-1]
+
+
+def test_an_image_without_cells_has_none_in_its_tiles():
+    detector = TiledDiscs(tiles=dict(size=64, overlap=20, max_per_img=5), cpu_bf16=False)
+    detector.shown = []
+    sample = DetDataSample(metainfo=dict(img_shape=(140, 100), ori_shape=(70, 50), scale_factor=(2.0, 2.0)))
+    found = detector.predict(torch.zeros(1, 3, 160, 128), [sample])[0].pred_instances
+    assert len(found) == 0
+    assert (found.masks.height, found.masks.width) == (70, 50)

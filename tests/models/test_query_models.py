@@ -140,7 +140,7 @@ def test_mask2former_finds_no_more_than_its_queries_and_classes_allow():
 
 @pytest.fixture(scope='module')
 def queryinst():
-    return build('cell_queryinst_lite', **{'model.rpn_head.num_proposals': 20})[1]
+    return build('cell_queryinst_lite', **{'model.rpn_head.num_proposals': 20, 'model.tiles': None})[1]
 
 
 def losses_of(model, *scenes, bitmaps=False):

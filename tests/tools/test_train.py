@@ -36,7 +36,8 @@ runpy.run_path(sys.argv[0], run_name='__main__')
 
 
 def train_arguments(data, work_dir):
-    return TINY_CONFIG, '--work-dir', work_dir, '--cfg-options', f'data_root={data}'
+    return (TINY_CONFIG, '--work-dir', work_dir, '--cfg-options', f'data_root={data}',
+            'optim_wrapper.paramwise_cfg.norm_decay_mult=1.0')
 
 
 @pytest.fixture(scope='module')
@@ -104,7 +105,7 @@ def test_every_epoch_has_both_losses_and_one_line_on_the_console(trained):
         assert f'Epoch {epoch} of 3: loss {train:.3f} in training, {val:.3f} in validation' in line
         assert ('AP50 ' in line) == (epoch > 1)  # validated at the second and the last
     log, = trained.glob('*/*.log')
-    for detail in ('cells/AP75_dense/class1', 'SyncBatchNorm', 'OneDL'):
+    for detail in ('cells/AP75_dense/class1', 'SyncBatchNorm', 'paramwise_options', 'OneDL'):
         assert detail not in (trained.parent / 'console.txt').read_text()
         assert (detail in log.read_text()) == (detail != 'OneDL')
 
@@ -138,7 +139,7 @@ def test_the_best_epochs_predictions_are_those_of_its_weights_and_know_no_true_c
 
 def test_the_run_is_on_record(trained, tiny_data):
     record = json.loads((trained / 'run.json').read_text())
-    assert record['command'].endswith(f'--work-dir {trained} --cfg-options data_root={tiny_data}')
+    assert f'--work-dir {trained} --cfg-options data_root={tiny_data}' in record['command']
     assert datetime.fromisoformat(record['started']) < datetime.now().astimezone()
     assert 0 < record['seconds'] < 280
     assert (record['epochs'], record['seed'], record['processes']) == (3, 0, 1)

@@ -1,4 +1,6 @@
 """Whether `max_dets` reaches all that limits how many cells of an image are found or learned."""
+import numpy as np
+
 from cellseg_mm.engine.config import findable
 from cellseg_mm.engine.config_checks.finding import Finding, note, warning
 from cellseg_mm.engine.config_checks.subject import dicts, listed
@@ -16,7 +18,7 @@ def check(subject):
         yield warning('max_dets', f'is {wanted:,}, and the fullest image has {fullest:,} cells',
                       f'set max_dets={-(-fullest * 5 // 400) * 100}')
     yield from _predicted(config.model, findable(config.model, len(config.classes), wanted), wanted)
-    yield from _queries(config.model, wanted, fullest)
+    yield from _queries(subject, wanted)
     yield from _trained(config.model, wanted if fullest is None else min(wanted, fullest), fullest)
     for evaluator in listed(config.get('val_evaluator')):
         limit = evaluator.get('max_dets', 1000)
@@ -38,17 +40,20 @@ def _predicted(model, most, wanted):
                               'images are lost', f'set {key}=_base_.max_dets or more')
 
 
-def _queries(model, wanted, fullest):
-    for place, node in dicts(model, 'model'):
+def _queries(subject, wanted):
+    seen = 'a tile' if subject.config.model.get('tiles') else 'an image'
+    fullest = int(np.bincount(subject.views[0]).max(initial=0)) if subject.cells else None
+    for place, node in dicts(subject.config.model, 'model'):
         for key in ('num_queries', 'num_proposals'):
             number = node.get(key)
             if not isinstance(number, int) or number >= wanted:
                 continue
-            loses = fullest is None or number < fullest
-            data = '' if fullest is None else f', and the fullest has {fullest:,}'
-            yield Finding('warning' if loses else 'note', f'{place}.{key}', f'is {number:,}: no more cells of an image '
-                          f'can be found{data}', f'set {key}={min(wanted, fullest or wanted)} or more, or cut images '
-                          'into tiles' if loses else '')
+            loses = number < fullest if subject.cells else seen == 'an image'
+            data = f', and the fullest has {fullest:,}' if subject.cells else ''
+            yield Finding('warning' if loses else 'note', f'{place}.{key}', f'is {number:,}: no more cells of {seen} '
+                          f'can be found{data}',
+                          f'set {key}={min(wanted, fullest or wanted)} or more, or let the model see less at once by '
+                          'model.tiles' if loses else '')
 
 
 def _trained(model, wanted, fullest):

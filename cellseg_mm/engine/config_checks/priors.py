@@ -58,22 +58,21 @@ def _points(subject):
 
 
 def _grids(subject, place, node):
-    """SOLO has one square of a grid over the whole image for a cell, by its centre (Wang et al. 2020)."""
-    cells = subject.cells
-    heights, widths = np.array(cells.image_sizes)[cells.image].T
-    centres = (cells.box[:, :2] + cells.box[:, 2:] / 2) / np.stack([widths, heights], 1)
+    """SOLO has one square of a grid over all that it sees for a cell, by its centre (Wang et al. 2020)."""
+    views, centres = subject.views
     side = np.sqrt(subject.seen_sizes.prod(1))
     found, fits = np.zeros(len(side), bool), np.zeros(len(side), bool)
     for (low, high), count in zip(node['scale_ranges'], node['num_grids'], strict=False):
         inside = np.flatnonzero((side >= low) & (side <= high))
         squares = np.minimum((centres[inside] * count).astype(int), count - 1)
-        _, first = np.unique(np.column_stack([cells.image[inside], squares]), axis=0, return_index=True)
+        _, first = np.unique(np.column_stack([views[inside], squares]), axis=0, return_index=True)
         fits[inside], found[inside[first]] = True, True
     lost = float((fits & ~found).mean())
     if lost > _SHARED:
-        yield warning(f'{place}.num_grids', f'is {list(node["num_grids"])} for a whole image, in which '
-                      f'{100 * lost:.0f}% of the cells have their centre in the square of another', 'raise num_grids, '
-                      'or cut images into tiles')
+        seen = 'tile' if subject.config.model.get('tiles') else 'image'
+        yield warning(f'{place}.num_grids', f'is {list(node["num_grids"])} for a whole {seen}, in which '
+                      f'{100 * lost:.0f}% of the cells have their centre in the square of another',
+                      'raise num_grids, or let the model see less at once by model.tiles')
     if not fits.all() and (~fits).mean() > _SHARED:
         yield warning(f'{place}.scale_ranges', f'leaves out {100 * float((~fits).mean()):.0f}% of the cells',
                       'let them begin at 1 and end above the largest cell')

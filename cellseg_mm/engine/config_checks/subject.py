@@ -99,6 +99,22 @@ class Subject:
         """Width and height of each cell as the model sees it: float64 (N, 2) in pixels of its input."""
         return self.cells.box[:, 2:] * self.factors[self.cells.image]
 
+    @cached_property
+    def views(self):
+        """What the model sees at once where it predicts, whole images or tiles, these side by side, without overlap.
+
+        Returns:
+            tuple[ndarray, ndarray]: int64 (N,), the view of each cell; float64 (N, 2), x and y of its centre in that,
+                from 0 to 1.
+        """
+        cells, tiles = self.cells, self.config.model.get('tiles')
+        factors = self.factors[cells.image]
+        centres = (cells.box[:, :2] + cells.box[:, 2:] / 2) * factors
+        if not tiles:
+            return cells.image, centres / (np.array(cells.image_sizes).reshape(-1, 2)[cells.image, ::-1] * factors)
+        tile, place = np.divmod(centres, tiles['size'])
+        return np.unique(np.column_stack([cells.image, tile]), axis=0, return_inverse=True)[1], place / tiles['size']
+
 
 def _read(path, data):
     """Sizes of the images, boxes of the cells and the image of each."""

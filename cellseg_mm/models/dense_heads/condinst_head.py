@@ -39,6 +39,11 @@ class CellCondInstBboxHead(dense_heads.CondInstBboxHead):
             bbox_preds = [boxes / stride for boxes, stride in zip(bbox_preds, self.strides, strict=True)]
         return super().loss_by_feat(cls_scores, bbox_preds, *args, **kwargs)
 
+    def get_positive_infos(self):
+        positive_infos = super().get_positive_infos()
+        self._raw_positive_infos = {}  # which would keep the graph of this step, and modules with graphs have no copies
+        return positive_infos
+
     def _get_targets_single(self, gt_instances, points, regress_ranges, num_points_per_lvl):
         gt_instances = InstanceData(bboxes=gt_instances.bboxes, labels=gt_instances.labels,
                                     masks=_Centres(true_masks(gt_instances)))

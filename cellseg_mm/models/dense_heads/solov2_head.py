@@ -1,12 +1,9 @@
-"""MMDetection's SOLOv2 head for hundreds of cells, on images of any size."""
-from itertools import pairwise
-
+"""MMDetection's SOLOv2 head for hundreds of cells."""
 import numpy as np
 import torch
 from mmdet.models import dense_heads
 from mmdet.models.layers import mask_matrix_nms
 from mmdet.registry import MODELS
-from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch.nn import functional
 
@@ -18,61 +15,19 @@ from cellseg_mm.structures.local_masks import LocalMasks
 
 @MODELS.register_module()
 class CellSOLOV2Head(dense_heads.SOLOV2Head):
-    """`SOLOV2Head` that makes masks some at a time, and whose grid stays as fine on larger images.
+    """`SOLOV2Head` that makes masks some at a time.
 
-    The same as MMDetection's, except that at most `max_masks_to_train` masks of an image are drawn for the loss, that
-    predictions are `LocalMasks` with their boxes, and that an input larger than `window` is treated in windows.
-    A grid of so many places belongs to inputs of one size, since masks are told from each other by where they lie
-    between the edges of what the head sees.
+    The same as MMDetection's, except that at most `max_masks_to_train` masks of an image are drawn for the loss, and
+    that predictions are `LocalMasks` with their boxes.
 
     Args:
-        max_masks_to_train (int): Masks of an image (or window) that the loss is taken of.
-        window (int, optional): Pixels of the input, a multiple of 32: the largest that the head sees at once. Windows
-            overlap, and each finds the cells of its middle.
-        margin (int): Pixels, a multiple of 16, by which a window reaches beyond its middle: about the radius of the
-            largest cell.
+        max_masks_to_train (int): Masks of an image that the loss is taken of.
         **kwargs: Of `SOLOV2Head`.
     """
 
-    def __init__(self, *args, max_masks_to_train=500, window=None, margin=64, **kwargs):
+    def __init__(self, *args, max_masks_to_train=500, **kwargs):
         super().__init__(*args, **kwargs)
-        self.max_masks_to_train, self.window, self.margin = max_masks_to_train, window, margin
-
-    def _starts(self, side):
-        """Along a side of the input, the first pixels of windows, multiples of 32, and where their middles end."""
-        if self.window is None or side <= self.window:
-            return [0], [side]
-        step = self.window - 2 * self.margin
-        starts = [min(first, side - self.window) for first in range(0, side - self.window + step, step)]
-        ends = [(first + self.window + second) / 2 for first, second in pairwise(starts)]
-        return starts, [*ends, side]
-
-    def _cut(self, levels):
-        """Windows of features.
-
-        Args:
-            levels (list[Tensor]): (B, C, H, W) of each level.
-
-        Returns:
-            tuple: For each level (windows, C, h, w), those of the first image first; x, y, width and height of each
-                window of one image, and the x1, y1, x2, y2 between which it finds cells, in pixels of the input.
-        """
-        height, width = (side * self.mask_stride for side in levels[0].shape[-2:])
-        (tops, bottoms), (lefts, rights) = self._starts(height), self._starts(width)
-        h, w = (side if self.window is None else min(side, self.window) for side in (height, width))
-        places = [(left, top, w, h) for top in tops for left in lefts]
-        cores = [(x1, y1, x2, y2) for y1, y2 in pairwise([0, *bottoms]) for x1, x2 in pairwise([0, *rights])]
-        strides = [height // level.shape[-2] for level in levels]
-        windows = [torch.stack([level[..., y // s:(y + h) // s, x // s:(x + w) // s] for x, y, w, h in places], 1)
-                   .flatten(0, 1) for level, s in zip(levels, strides, strict=True)]
-        return windows, places, cores
-
-    def loss(self, x, batch_data_samples, positive_infos=None, **kwargs):
-        """MMDetection's loss, of windows where the input is larger than one."""
-        windows, places, _ = self._cut(x)
-        if len(places) > 1:
-            batch_data_samples = [_window_of(sample, place) for sample in batch_data_samples for place in places]
-        return super().loss(windows, batch_data_samples, positive_infos=positive_infos, **kwargs)
+        self.max_masks_to_train = max_masks_to_train
 
     def _assign(self, truth, masks, size):
         """What the places of the grids have to find.
@@ -145,31 +100,20 @@ class CellSOLOV2Head(dense_heads.SOLOV2Head):
         side = self.dynamic_conv_size
         return functional.conv2d(features, kernels.view(len(kernels), -1, side, side))[0]
 
-    def predict(self, x, batch_data_samples, rescale=False, results_list=None, **kwargs):  # noqa: ARG002
+    def predict_by_feat(self, mlvl_kernel_preds, mlvl_cls_scores, mask_feats, batch_img_metas, **kwargs):  # noqa: ARG002
         """Instances of each image: `scores`, `labels`, `bboxes` and `masks`, as `LocalMasks` of the image itself."""
-        return [self._predict([level[[number]] for level in x], sample.metainfo)
-                for number, sample in enumerate(batch_data_samples)]
+        kernels, scores = (zip(*levels, strict=True) for levels in (mlvl_kernel_preds, mlvl_cls_scores))
+        return list(map(self._predict, kernels, scores, mask_feats[:, None], batch_img_metas))
 
-    def _predict(self, levels, meta):
+    def _predict(self, all_kernels, all_scores, features, meta):
         cfg = self.test_cfg
-        windows, places, cores = self._cut(levels)
-        found = [self._candidates([level[[number]] for level in windows], place, core)
-                 for number, (place, core) in enumerate(zip(places, cores, strict=True))]
-        scores, labels, areas, kernels, owners = (torch.cat(part) for part in zip(
-            *((*each[:4], torch.full_like(each[1], number)) for number, each in enumerate(found)), strict=True))
+        scores, labels, areas, kernels = self._candidates(all_kernels, all_scores, features)
         best = scores.argsort(descending=True)[:cfg.nms_pre]
-        features = [each[4] for each in found]
-        shape = levels[0].shape[-2:]
+        shape = features.shape[-2:]
 
         def masks(indices):
-            """Probabilities, (K, h, w), of the whole input at the stride of masks."""
-            canvas = kernels.new_zeros(len(indices), *shape)
-            for number in owners[indices].unique().tolist():
-                x, y, w, h = (side // self.mask_stride for side in places[number])
-                chosen = owners[indices] == number
-                canvas[chosen, y:y + h, x:x + w] = self._logits(
-                    features[number], kernels[indices[chosen]]).sigmoid().to(canvas)
-            return canvas
+            """Probabilities, (K, h, w), at the stride of masks."""
+            return self._logits(features, kernels[indices]).sigmoid()
 
         area = shape[0] * shape[1]
         coarse = LocalMasks.cat([LocalMasks.empty(*shape), *(
@@ -192,19 +136,15 @@ class CellSOLOV2Head(dense_heads.SOLOV2Head):
         return InstanceData(scores=scores, labels=labels.long(), masks=predicted,
                             bboxes=predicted.get_bboxes('hbox').tensor.to(scores.device))
 
-    def _candidates(self, levels, place, core):
-        """What one window finds in its middle: scores, labels, areas and kernels (K, C), and its features of masks."""
+    def _candidates(self, all_kernels, all_scores, features):
+        """What places find: scores, labels and areas, (K,), and kernels, (K, C)."""
         cfg = self.test_cfg
-        all_kernels, all_scores, features = self(levels)
         scores, kernels, strides = [], [], []
         for level, kernel, grid, stride in zip(all_scores, all_kernels, self.num_grids, self.strides, strict=True):
-            level = level.sigmoid()
+            level = level.sigmoid()[None]
             level = level * (functional.max_pool2d(level, 2, stride=1, padding=1)[:, :, :-1, :-1] == level)
-            centres = (torch.arange(grid, device=level.device) + 0.5) / grid
-            x, y = centres * place[2] + place[0], centres * place[3] + place[1]
-            inside = ((y >= core[1]) & (y < core[3]))[:, None] & (x >= core[0]) & (x < core[2])
-            scores.append((level[0] * inside).flatten(1).t())
-            kernels.append(kernel[0].flatten(1).t())
+            scores.append(level[0].flatten(1).t())
+            kernels.append(kernel.flatten(1).t())
             strides.append(torch.full((grid * grid, ), float(stride), device=level.device))
         scores, kernels, strides = torch.cat(scores), torch.cat(kernels), torch.cat(strides)
         places, labels = (scores > cfg.score_thr).nonzero(as_tuple=True)
@@ -216,20 +156,7 @@ class CellSOLOV2Head(dense_heads.SOLOV2Head):
             areas[part] = covered.sum((1, 2)).float()
             maskness[part] = (values * covered).sum((1, 2)).float() / areas[part]
         keep = areas > strides
-        return scores[keep] * maskness[keep], labels[keep], areas[keep], kernels[keep], features
-
-
-def _window_of(sample, place):
-    """The true instances of a window, as a sample of its own."""
-    x, y, w, h = place
-    truth = sample.gt_instances
-    masks = true_masks(truth).pad(sample.batch_input_shape).crop(np.array([x, y, x + w, y + h]))
-    inside = masks.areas > 0
-    window = DetDataSample(metainfo=dict(sample.metainfo, batch_input_shape=(h, w), img_shape=(h, w)))
-    window.gt_instances = InstanceData(
-        masks=masks[inside], labels=truth.labels[torch.from_numpy(inside).to(truth.labels.device)],
-        bboxes=masks[inside].get_bboxes('hbox').tensor.to(truth.labels.device))
-    return window
+        return scores[keep] * maskness[keep], labels[keep], areas[keep], kernels[keep]
 
 
 def _shared_pixels(masks):

@@ -12,11 +12,21 @@ from cellseg_mm.models.dense_heads.enlarged_masks import enlarged
 
 @MODELS.register_module()
 class CellYOLACTHead(dense_heads.YOLACTHead):
-    """`YOLACTHead` whose loss does not explode on images without cells.
+    """`YOLACTHead` for batches of images of several sizes, and of images without cells.
 
-    MMDetection's adds up the loss of every single anchor of such an image. Here the `neg_pos_ratio` hardest count, as
-    many as for an image with one match.
+    MMDetection's adds up the loss of every single anchor of an image without cells. Here the `neg_pos_ratio` hardest
+    count, as many as for an image with one match. Anchors on the padding of smaller images are learnt from, as places
+    without a cell: MMDetection leaves them out, and has nowhere to put the different numbers that are left.
     """
+
+    def get_anchors(self, featmap_sizes, batch_img_metas, device='cuda'):
+        batch_img_metas = [dict(meta, pad_shape=meta['batch_input_shape']) for meta in batch_img_metas]
+        return super().get_anchors(featmap_sizes, batch_img_metas, device)
+
+    def get_positive_infos(self):
+        positive_infos = super().get_positive_infos()
+        self._raw_positive_infos = {}  # which would keep the graph of this step, and modules with graphs have no copies
+        return positive_infos
 
     def OHEMloss_by_feat_single(self, cls_score, bbox_pred, anchors, labels, label_weights, *args,  # noqa: N802
                                 avg_factor):

@@ -1,0 +1,70 @@
+"""Overlapping tiles that cover an image."""
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from cellseg_mm.errors import UserError
+
+
+class Tile(NamedTuple):
+    """A window of an image, in its pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+class Tiling:
+    """Tiles of an image of (height, width), row by row: all of `size` pixels, or the image's where that is smaller.
+
+    Args:
+        height (int): Rows of the image.
+        width (int): Columns of the image.
+        size (int): Pixels of a tile along each side.
+        overlap (int): Pixels that neighbours share, at the least.
+
+    Attributes:
+        tiles (list[Tile]): All of them.
+
+    Raises:
+        UserError: If the overlap is as large as a tile, or negative.
+    """
+
+    def __init__(self, height, width, size, overlap):
+        if not 0 <= overlap < size:
+            raise UserError(f'tiles of {size} pixels cannot overlap by {overlap}: take larger tiles, or less overlap')
+        self.height, self.width, self.size = height, width, size
+        self._columns, self._rows = (_starts(length, size, overlap) for length in (width, height))
+        self.tiles = [Tile(x, y, min(size, width), min(size, height)) for y in self._rows for x in self._columns]
+
+    def owners(self, points):
+        """The tile that sees most around each point: the one whose inner borders are farthest away.
+
+        Args:
+            points (ndarray): float (N, 2), x and y in pixels of the image.
+
+        Returns:
+            ndarray: int64 (N,), indices of tiles.
+        """
+        column, row = (np.searchsorted(_middles(starts, self.size), points[:, axis], side='right')
+                       for axis, starts in enumerate((self._columns, self._rows)))
+        return row * len(self._columns) + column
+
+    def depths(self, points, tiles):
+        """How far points are from the nearest inner border of a tile each, in pixels: float64 (N,); may be infinite."""
+        corners = np.array([(t.x, t.y, t.x + t.width, t.y + t.height) for t in self.tiles], np.float64)
+        corners[:, :2][corners[:, :2] == 0] = -np.inf
+        corners[:, 2:][corners[:, 2:] == (self.width, self.height)] = np.inf
+        return np.minimum(points - corners[tiles, :2], corners[tiles, 2:] - points).min(1)
+
+
+def _starts(length, size, overlap):
+    last = max(length - size, 0)
+    return [*range(0, last, size - overlap), last]
+
+
+def _middles(starts, size):
+    """The middles of what neighbours share."""
+    return [(start + size + following) / 2 for start, following in pairwise(starts)]
