@@ -13,7 +13,7 @@ from cellseg_mm.datasets.cell_dataset import check_classes, read_cells
 from cellseg_mm.engine.budget import VALIDATIONS, apply_budget, for_speed, iterations_per_epoch, own_iterations
 from cellseg_mm.engine.child_process import alone_in, run_child
 from cellseg_mm.engine.comparison_items import LABEL_MAPS, TRAINED, parse_items
-from cellseg_mm.engine.config import dataset_config, load_config, parse_options
+from cellseg_mm.engine.config import SETTINGS, dataset_config, load_config, parse_options
 from cellseg_mm.engine.model_cost import measure_costs
 from cellseg_mm.engine.preflight import check_data, check_work_dir
 from cellseg_mm.engine.run_record import hardware, versions
@@ -346,7 +346,8 @@ def _decisive(item):
 
 
 def _digest(config, other):
-    settings = json.dumps(config.to_dict(), sort_keys=True, default=str)
+    read = {key: value for key, value in config.to_dict().items() if key in SETTINGS}  # not a config's own variables
+    settings = json.dumps(read, sort_keys=True, default=str)
     return hashlib.sha256(settings.encode() + other).hexdigest()
 
 
