@@ -6,9 +6,9 @@ before the image was loaded. Each model first learns a small scene for some step
 the whole image cover much of it, which changes what a prediction takes.
 
 --stock does the same with MMDetection's own classes and BitmapMasks, the same weights and settings, except for those
-that only ours know: limits to the masks that RTMDet-Ins and SOLOv2 train, SOLOv2's windows, without which it finds
-fewer cells, and Mask2Former's points near cells. Where they ask for more than the machine has to give, they are
-stopped, and that is what is printed.
+that only ours know: limits to the masks that RTMDet-Ins and SOLOv2 train, and Mask2Former's points near cells. Where
+they ask for more than the machine has to give, they are stopped, and that is what is printed. Both see whole images,
+where some light models would see tiles.
 
 Operations are 10^9 multiply-adds of a prediction with random weights for a scene of 1000 px, resized as the config's
 test pipeline does; for heads on proposals and masks they depend on how many there are, so detections are printed, too.
@@ -41,6 +41,8 @@ def build(path, is_stock=False, weights=None):
     from cellseg_mm.engine.preflight import drop_pretrained
     config = load_config(path)
     drop_pretrained(config.model)
+    if config.model.pop('tiles', None):
+        config.model.data_preprocessor.pad_size_divisor = 32
     if is_stock:
         queries = config.model.get('rpn_head', {}).get('num_proposals')
         if queries:  # MMDetection's QueryInst fails with any other number
