@@ -91,6 +91,12 @@ def test_limits_of_models_with_queries_are_what_these_can_find():
         assert model.test_cfg.max_per_image == limit
 
 
+def test_tiles_are_limited_as_images_are_whatever_queries_find_in_one():
+    model = propagated(rpn_head=dict(num_proposals=10), tiles=dict(size=64, overlap=16, max_per_img=100),
+                       test_cfg=dict(rpn=None, rcnn=dict(max_per_img=100)))
+    assert (model.tiles.max_per_img, model.test_cfg.rcnn.max_per_img) == (50, 40)
+
+
 def test_weights_of_single_classes_are_left_as_they_are_set():
     def weights(classes, **loss):
         return propagated(bbox_head=dict(num_classes=classes, loss_cls=loss)).bbox_head.loss_cls.class_weight

@@ -372,6 +372,44 @@ def test_cells_that_share_a_square_of_a_grid_are_counted(data_of):
     assert '25% of the cells have their centre in the square of another' in found
 
 
+def test_squares_of_a_grid_are_as_small_as_tiles_make_them(data_of):
+    from cellseg_mm.engine.config_checks.priors import check
+    config = data_of([[(0, 0, 10, 10), (5, 5, 10, 10), (50, 0, 10, 10), (70, 0, 10, 10)]])
+    config.model = dict(type='CellSOLO', mask_head=dict(scale_ranges=[(1, 64)], num_grids=[10]))
+    assert len(list(check(with_cells(config)))) == 1
+    config.model.tiles = dict(size=40, overlap=0)
+    assert list(check(with_cells(config))) == []
+    config.model.tiles.size = 200
+    found, = check(with_cells(config))
+    assert 'for a whole tile' in found.problem
+
+
+def test_queries_are_enough_if_the_fullest_tile_has_fewer_cells(data_of):
+    from cellseg_mm.engine.config_checks.limits import check
+    config = data_of([cells(30)])
+    config.model.tiles = dict(size=50, overlap=0, max_per_img=50)
+    for number, level in ((12, 'warning'), (14, 'note')):
+        config.model.rpn_head.num_proposals = number
+        finding, = (finding for finding in check(with_cells(config)) if finding.place.endswith('num_proposals'))
+        assert finding.level == level
+        assert finding.problem == f'is {number}: no more cells of a tile can be found, and the fullest has 14'
+
+
+def test_models_that_know_cells_by_their_place_are_told_to_see_whole_images_as_crops(data_of):
+    def warned(config):
+        return [line for line in lines(config, data=True) if 'model.tiles' in line]
+    config = data_of([cells(30)])
+    assert warned(config) == []
+    config.model.rpn_head.num_proposals = 40
+    line, = warned(config)
+    assert ('by model.rpn_head.num_proposals the model knows cells by where they lie in 96 x 96 pixels; predictions are '
+            'for 224 x 224') in line
+    assert 'set tiles=dict(size=96, overlap=24' in line
+    config.train_dataloader.dataset.pipeline = [
+        step for step in config.train_dataloader.dataset.pipeline if step.type != 'RandomCrop']
+    assert warned(config) == []
+
+
 def test_cells_beyond_all_ranges_are_counted(data_of):
     found, = solo(data_of, [(0, 0, 10, 10), (30, 30, 100, 100)])
     assert 'scale_ranges leaves out 50% of the cells' in found

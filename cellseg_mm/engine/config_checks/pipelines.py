@@ -1,16 +1,19 @@
-"""Whether pipelines load what training and prediction need, and lose no cells on the way."""
+"""Whether pipelines load what training and prediction need, lose no cells, and show the same in both."""
 from mmdet.datasets.transforms import LoadAnnotations
 from mmdet.registry import TRANSFORMS
 
 from cellseg_mm.engine.config import dataset_config
 from cellseg_mm.engine.config_checks.finding import error, warning
-from cellseg_mm.engine.config_checks.subject import pipeline_of
+from cellseg_mm.engine.config_checks.memory import input_size
+from cellseg_mm.engine.config_checks.subject import dicts, pipeline_of
 from cellseg_mm.engine.preflight import canvas_parts
 
 # Transforms of MMDetection's that change an array of canvases, which LocalMasks have not.
 _REFUSED = 'CopyPaste', 'RandomErasing', 'Albu'
 _PREDICTED = 'img_id', 'ori_shape', 'img_shape', 'scale_factor'  # what a prediction is brought back to the image by
 _FEW = 0.01  # share of cells that may be lost
+_BY_PLACE = 'num_queries', 'num_proposals', 'num_grids'  # of models that know cells by where in the image they are
+_LARGER = 1.5  # times what was learnt on
 
 
 def check(subject):
@@ -29,6 +32,8 @@ def check(subject):
             yield from _scale(place, steps)
     if config.get('train_dataloader'):
         yield from _lost(subject)
+        if config.get('val_dataloader'):
+            yield from _seen(subject)
     if not (config.model.get('data_preprocessor') or {}).get('pad_mask'):
         yield warning('model.data_preprocessor.pad_mask', 'is not set: masks are not padded where images of a '
                       'batch are', 'set pad_mask=True')
@@ -60,6 +65,21 @@ def _scale(place, steps):
         if missing:
             yield error(f'{place} ({step["type"]}).meta_keys', f'lacks {", ".join(missing)}, which '
                         'predictions are brought back to the image by', 'add what is missing')
+
+
+def _seen(subject):
+    """A model that knows cells by their place in a crop is at a loss on a whole image."""
+    config, cells = subject.config, subject.cells
+    keys = [f'{place}.{key}' for place, node in dicts(config.model, 'model') for key in _BY_PLACE if key in node]
+    if not keys or config.model.get('tiles') or cells is None or not cells.training.any():
+        return
+    sizes = [size for size, training in zip(cells.image_sizes, cells.training, strict=True) if training]
+    learnt, predicted = (input_size(pipeline_of(config, split), sizes) for split in ('train', 'val'))
+    if learnt and predicted and max(predicted) > _LARGER * max(learnt):
+        size = max(learnt)
+        yield warning('model.tiles', f'is not set, and by {keys[0]} the model knows cells by where they lie in '
+                      f'{learnt[0]} x {learnt[1]} pixels; predictions are for {predicted[0]} x {predicted[1]}',
+                      f'set tiles=dict(size={size}, overlap={size // 4}, max_per_img=_base_.max_dets)')
 
 
 def _lost(subject):
