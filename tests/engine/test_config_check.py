@@ -402,9 +402,8 @@ def test_models_that_know_cells_by_their_place_are_told_to_see_whole_images_as_c
     assert warned(config) == []
     config.model.rpn_head.num_proposals = 40
     line, = warned(config)
-    assert ('by model.rpn_head.num_proposals the model knows cells by where they lie in 96 x 96 pixels; predictions are '
-            'for 224 x 224') in line
-    assert 'set tiles=dict(size=96, overlap=24' in line
+    assert 'by model.rpn_head.num_proposals the model knows cells by where they lie in 96 x 96 pixels; ' in line
+    assert 'predictions are for 224 x 224: set tiles=dict(size=96, overlap=24' in line
     config.train_dataloader.dataset.pipeline = [
         step for step in config.train_dataloader.dataset.pipeline if step.type != 'RandomCrop']
     assert warned(config) == []
