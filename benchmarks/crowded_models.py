@@ -41,8 +41,7 @@ def build(path, is_stock=False, weights=None):
     from cellseg_mm.engine.preflight import drop_pretrained
     config = load_config(path)
     drop_pretrained(config.model)
-    if config.model.pop('tiles', None):
-        config.model.data_preprocessor.pad_size_divisor = 32
+    config.model.pop('tiles', None)
     if is_stock:
         queries = config.model.get('rpn_head', {}).get('num_proposals')
         if queries:  # MMDetection's QueryInst fails with any other number

@@ -2,7 +2,7 @@
 # random points, half of them near cells here: of those of the whole image, a small cell gets too few to be learnt.
 _base_ = ['_base_/models/mask2former.py', '_base_/cells.py', '_base_/plateau_20e.py', '_base_/runtime.py']
 num_classes = len(_base_.classes)
-num_queries = 500  # the most cells that it can find in an image, whatever max_dets says
+num_queries = 500  # the most cells that it can find in what it sees at once, whatever max_dets says
 
 head = dict(num_things_classes=num_classes, num_stuff_classes=0)
 model = dict(

@@ -6,7 +6,7 @@ ffn = dict(embed_dims=channels, feedforward_channels=2 * channels)
 position = dict(num_feats=channels // 2)
 
 model = dict(
-    data_preprocessor=_base_.tiled_preprocessor,
+    data_preprocessor=_base_.lite_preprocessor,
     tiles=dict(_base_.tiles, max_per_img=_base_.max_dets),
     backbone=_base_.lite_backbone,
     panoptic_head=dict(

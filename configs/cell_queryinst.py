@@ -1,7 +1,7 @@
 # QueryInst: learnt proposals, refined in six stages with a mask each, one cell a proposal; needs no NMS.
 _base_ = ['_base_/models/queryinst.py', '_base_/cells.py', '_base_/plateau_20e.py', '_base_/runtime.py']
 num_classes = len(_base_.classes)
-num_proposals = 500  # the most cells that it can find in an image, whatever max_dets says
+num_proposals = 500  # the most cells that it can find in what it sees at once, whatever max_dets says
 heads = _base_.model.roi_head
 
 model = dict(

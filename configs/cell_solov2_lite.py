@@ -4,7 +4,7 @@ channels = _base_.channels
 norm = dict(type='GN', num_groups=16)
 
 model = dict(
-    data_preprocessor=_base_.tiled_preprocessor,
+    data_preprocessor=_base_.lite_preprocessor,
     tiles=dict(_base_.tiles, max_per_img=_base_.max_dets),
     backbone=_base_.lite_backbone,
     neck=dict(in_channels=_base_.lite_channels, out_channels=channels),

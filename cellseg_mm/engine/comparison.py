@@ -1,6 +1,5 @@
 """Models side by side: trained with one budget where they are not, evaluated and measured alike on one split."""
 import hashlib
-import json
 import shutil
 import sys
 from collections import Counter
@@ -13,7 +12,7 @@ from cellseg_mm.datasets.cell_dataset import check_classes, read_cells
 from cellseg_mm.engine.budget import VALIDATIONS, apply_budget, for_speed, iterations_per_epoch, own_iterations
 from cellseg_mm.engine.child_process import alone_in, run_child
 from cellseg_mm.engine.comparison_items import LABEL_MAPS, TRAINED, parse_items
-from cellseg_mm.engine.config import SETTINGS, dataset_config, load_config, parse_options
+from cellseg_mm.engine.config import dataset_config, load_config, parse_options, settings_of
 from cellseg_mm.engine.model_cost import measure_costs
 from cellseg_mm.engine.preflight import check_data, check_work_dir
 from cellseg_mm.engine.run_record import hardware, versions
@@ -346,9 +345,7 @@ def _decisive(item):
 
 
 def _digest(config, other):
-    read = {key: value for key, value in config.to_dict().items() if key in SETTINGS}  # not a config's own variables
-    settings = json.dumps(read, sort_keys=True, default=str)
-    return hashlib.sha256(settings.encode() + other).hexdigest()
+    return hashlib.sha256(settings_of(config).encode() + other).hexdigest()
 
 
 def _identity(checkpoint):

@@ -1,5 +1,6 @@
 """Loading of configs."""
 import argparse
+import json
 from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
@@ -120,6 +121,12 @@ def lay_out(config, is_for_reading):
     `Config.fromfile` takes this as an argument, and loses it.
     """
     object.__setattr__(config, '_format_python_code', is_for_reading)
+
+
+def settings_of(config):
+    """The text of all that a run reads of a config, and of nothing that the config computed it with."""
+    read = {key: value for key, value in config.to_dict().items() if key in SETTINGS}
+    return json.dumps(read, sort_keys=True, default=str)
 
 
 def findable(model, num_classes, max_dets):

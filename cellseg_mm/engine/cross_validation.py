@@ -18,7 +18,7 @@ from pathlib import Path
 from cellseg_mm.datasets.cell_dataset import read_cells
 from cellseg_mm.datasets.folds import fold_file, read_folds
 from cellseg_mm.engine.child_process import alone_in, run_child
-from cellseg_mm.engine.config import load_config, parse_options
+from cellseg_mm.engine.config import load_config, parse_options, settings_of
 from cellseg_mm.engine.preflight import check_data, check_work_dir
 from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.evaluation.evaluate import write_evaluation
@@ -63,9 +63,8 @@ def cross_validate(config_path, work_dir, train_tool, folds=None, options=(), am
         print('warning: all images are of one group: its folds are no independent images, and all figures flatter')
     work_dir = Path(work_dir)
     check_work_dir(work_dir)
-    settings = json.dumps(config.to_dict(), sort_keys=True, default=str)
     plan = {'options': list(options), 'amp': amp, 'processes': processes,
-            'config': hashlib.sha256(settings.encode()).hexdigest(), 'folds': found.digests}
+            'config': hashlib.sha256(settings_of(config).encode()).hexdigest(), 'folds': found.digests}
     launch, flags = [sys.executable], ['--amp'] if amp else []
     if processes:
         launch += ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', processes]

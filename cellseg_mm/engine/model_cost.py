@@ -47,7 +47,8 @@ def measure_costs(models, image_paths, rounds=3):
         dict[str, dict]: By name, {'problem': one line} for a model that failed, else
 
             - `parameters` (int).
-            - `gflops` (float): 10^9 multiply-adds, as `count_flops` counts them, of one image of `input_size`.
+            - `gflops` (float): 10^9 multiply-adds, as `count_flops` counts them, of one image of `input_size`; of all
+              tiles where the model sees such, with what they share.
             - `input_size` ([h, w]): The network's input, in pixels with padding, for the image that is the median by
               its pixels.
             - `images_per_second` (float): Of the median round.

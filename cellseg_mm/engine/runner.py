@@ -9,8 +9,8 @@ from cellseg_mm.engine.config import lay_out
 class CellRunner(Runner):
     """Keeps the environment, the whole config, the list of hooks and of all metrics for the log file, off the console.
 
-    So are the options of each parameter, and what MMEngine says of every training in one process, whether it has such
-    layers or not.
+    So are the options of each parameter, and that SyncBatchNorm is not used, which MMEngine says of every training in
+    one process.
 
     The config is written to the work dir by `dump_config` when the caller is sure of the run: testing in a training's
     folder must not overwrite its record.

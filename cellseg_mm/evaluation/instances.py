@@ -11,6 +11,7 @@ from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.io.files import read_json
 from cellseg_mm.structures.compiled import compiled
 from cellseg_mm.structures.local_masks import LocalMasks
+from cellseg_mm.structures.overlaps import intersections
 from cellseg_mm.structures.rle import with_text_counts
 
 
@@ -241,45 +242,6 @@ def results_of(image_id, masks, category_ids, scores):
     return [dict(image_id=image_id, category_id=category, bbox=box, score=score, segmentation=with_text_counts(rle))
             for category, box, score, rle
             in zip(category_ids, masks.boxes.tolist(), scores, masks.to_rles(), strict=True)]
-
-
-def intersections(first, second):
-    """The pixels that masks of two sets share.
-
-    Args:
-        first (LocalMasks): N masks.
-        second (LocalMasks): M masks on the same canvas.
-
-    Returns:
-        tuple[ndarray, ndarray, ndarray]: int64 (K,) each: the index in `first`, that in `second`, and how many pixels
-            they share, for every pair that shares one; by ascending index in `first`, then in `second`.
-    """
-    return _intersections(first.pixels, first.boxes, first.offsets, second.pixels, second.boxes, second.offsets)
-
-
-@compiled
-def _intersections(pixels, boxes, offsets, other_pixels, other_boxes, other_offsets):
-    found, count = np.empty((3, max(16, 4 * len(boxes))), np.int64), 0
-    for i in range(len(boxes)):
-        x, y, w, h = boxes[i]
-        for j in range(len(other_boxes)):
-            u, v, s, t = other_boxes[j]
-            left, right, top, bottom = max(x, u), min(x + w, u + s), max(y, v), min(y + h, v + t)
-            if left >= right or top >= bottom:
-                continue
-            area = 0
-            for row in range(top, bottom):
-                here, there = offsets[i] + (row - y) * w - x, other_offsets[j] + (row - v) * s - u
-                for column in range(left, right):
-                    area += pixels[here + column] & other_pixels[there + column]
-            if area:
-                if count == found.shape[1]:
-                    more = np.empty((3, 2 * count), np.int64)
-                    more[:, :count] = found
-                    found = more
-                found[0, count], found[1, count], found[2, count] = i, j, area
-                count += 1
-    return found[0, :count].copy(), found[1, :count].copy(), found[2, :count].copy()
 
 
 def without_overlap(masks, scores):

@@ -1,86 +1,96 @@
 """The cells of an image out of those that were found in its tiles, each once and whole.
 
 Two cells of different tiles are the same where they agree, at an IoU of half or more, on the pixels that both tiles
-show. The tile that sees most around a cell decides: what another saw there is left out. A cell that no tile shows
-whole, larger than the tiles' overlap, is put together from its parts.
+show, and one is not far less sure. Of those, the tile that sees most around the cell has it right, and what only a tile
+saw that sees less is left out. A cell that no tile shows whole, larger than the tiles' overlap, is put together from
+its parts. Where two tiles saw what cannot both be there, the surer one is left.
 """
 import numpy as np
 
 from cellseg_mm.structures.bitmaps import offsets_of
-from cellseg_mm.structures.cells import Cells
 from cellseg_mm.structures.compiled import compiled
 from cellseg_mm.structures.local_masks import LocalMasks
 from cellseg_mm.structures.overlaps import areas_within, overlaps
 
-# A network may stop a cell that is cut a pixel before the border.
-_RIM = 2
+_ALIKE = 0.2  # of a score, what another of the same cell has at the least
 
 
-def merge(tiling, parts, iou=0.5):
+def merge(tiling, parts, scores, rim=2):
     """Merge what was found in the tiles of an image.
 
     Args:
         tiling (Tiling): The image's tiles.
-        parts (Sequence[Cells]): Of each tile, on a canvas of the tile's size.
-        iou (float): From which on cells of two tiles are the same, above 0.
+        parts (Sequence[LocalMasks]): Masks of each tile, on a canvas of its size.
+        scores (ndarray): float (N,), of all masks, tile by tile.
+        rim (int): Pixels from a tile's border within which a mask counts as cut by it.
 
     Returns:
-        Cells: On a canvas of the image's size; in the order of the tiles, then of their cells.
+        tuple[LocalMasks, ndarray]: K masks on a canvas of the image's size; and int64 (K,), ascending, which of the N
+            masks each is, or has most of. Empty ones are left out.
     """
-    cells, tiles = _on_one_canvas(tiling, parts)
-    if len(tiling.tiles) == 1 or not len(cells):
-        return cells
-    masks = cells.masks
+    masks, tiles = _on_one_canvas(tiling, parts)
+    found = np.flatnonzero(masks.boxes[:, 2] > 0)
+    masks, tiles, scores = masks[found], tiles[found], np.asarray(scores, np.float64)[found]
+    if len(tiling.tiles) == 1 or not len(masks):
+        return masks, found
     centers = masks.boxes[:, :2] + masks.boxes[:, 2:] / 2
-    owned = tiling.owners(centers) == tiles
-    depths = tiling.depths(centers, tiles)
-    cut = _cut(tiling, masks.boxes, tiles)
+    owned, cut = tiling.owners(centers) == tiles, _cut(tiling, masks.boxes, tiles, rim)
 
-    i, j, shared = overlaps(masks)
-    apart = tiles[i] != tiles[j]
-    i, j, shared = i[apart], j[apart], shared[apart]
-    windows = np.array(tiling.tiles, np.int64).reshape(-1, 4)
+    i, j, shared = overlaps(masks, tiles)
+    windows = np.array(tiling.tiles, np.int64)
     common = _common(windows[tiles[i]], windows[tiles[j]])
     within_i, within_j = areas_within(masks, i, common), areas_within(masks, j, common)
-    ious = shared / (within_i + within_j - shared)
-
-    same = np.flatnonzero(ious >= iou)
-    same = same[np.lexsort((j[same], i[same], -ious[same]))]
+    union = within_i + within_j - shared
+    alike = np.minimum(scores[i], scores[j]) >= _ALIKE * np.maximum(scores[i], scores[j])
+    same = np.flatnonzero(alike & (2 * shared >= union))
+    same = same[np.lexsort((j[same], i[same], -shared[same] / union[same]))]
     following = _link(i[same], j[same], tiles)
-    # Of each group, in this order: whole, seen by the tile that owns it, far from that tile's borders, sure.
-    rank = np.empty(len(cells), np.int64)
-    rank[np.lexsort((np.arange(len(cells)), -cells.scores, -depths, ~owned, cut))] = np.arange(len(cells))
-    chosen, parted = _choose(following, rank, owned, cut)
+    # The best of a group is whole, seen by the tile that owns it, far from that tile's borders, sure.
+    best = _best(following, _ranks(cut, ~owned, -tiling.depths(centers, tiles), -scores))
+    is_best, alone = best == np.arange(len(masks)), following == np.arange(len(masks))
 
-    # What is left of a cell at a tile's border may look like no part of the cell that a neighbour sees.
-    for one, other, area in ((i, j, within_i), (j, i, within_j)):
-        doubtful = chosen[one] & chosen[other] & cut[one] & ~cut[other] & (2 * shared > area)
-        chosen[one[doubtful]] = False
-    if (chosen & parted).any():
-        masks = _unite(masks, following, chosen & parted)
-    return Cells(masks, cells.labels, cells.scores)[chosen]
+    # Half of one is the other's, or half of what is seen of one by the tile that cuts the other.
+    areas = masks.areas
+    least = np.minimum(np.where(cut[j], within_i, areas[i]), np.where(cut[i], within_j, areas[j]))
+    rivals = is_best[i] & is_best[j] & (2 * shared > least)
+    i, j = i[rivals], j[rivals]
+    # Cells within others are rivals too, but then a tile has seen both.
+    rivals = ~(_sees(following, tiles, i, tiles[j]) | _sees(following, tiles, j, tiles[i]))
+    i, j = i[rivals], j[rivals]
+    # By each other's account, a cell between two tiles may lie where the other tile sees more.
+    stray = alone & ~owned
+    lost = stray.copy()
+    lost[i[~stray[j]]], lost[j[~stray[i]]] = False, False  # the tile that sees most has a say in these
+    between = lost[i] & lost[j]
+    chosen = is_best & ~stray
+    chosen[np.concatenate([i[between], j[between]])] = True
+    # What is left of a cell at a border looks less like one than the whole, which is worth half of the score.
+    ranks = _ranks(stray, -scores * np.where(cut & alone, 0.5, 1))
+    better, worse = np.where(ranks[i] < ranks[j], (i, j), (j, i))
+    _suppress(better, worse, np.argsort(ranks[better]), chosen)
+
+    parted = chosen & cut & ~alone
+    if parted.any():
+        masks = _unite(masks, following, parted)
+    return masks[chosen], found[chosen]
 
 
 def _on_one_canvas(tiling, parts):
+    """All masks on the image's canvas, and the tile of each."""
     tiles = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    boxes = np.concatenate([part.masks.boxes for part in parts]).astype(np.int64)
-    corners = np.array([(tile.x, tile.y) for tile in tiling.tiles], np.int64)
-    boxes[:, :2] += corners[tiles]
+    boxes = np.concatenate([part.boxes for part in parts]).astype(np.int64)
+    boxes[:, :2] += np.array(tiling.tiles, np.int64)[tiles, :2]
     boxes[boxes[:, 2] == 0] = 0
-    pixels = np.concatenate([part.masks.pixels for part in parts])
-    cells = Cells(LocalMasks(pixels, boxes, tiling.height, tiling.width),
-                  np.concatenate([part.labels for part in parts]), np.concatenate([part.scores for part in parts]))
-    found = cells.masks.boxes[:, 2] > 0
-    return cells[found], tiles[found]
+    return LocalMasks(np.concatenate([part.pixels for part in parts]), boxes, tiling.height, tiling.width), tiles
 
 
-def _cut(tiling, boxes, tiles):
+def _cut(tiling, boxes, tiles, rim):
     """Whether each box reaches a border of its tile that is none of the image."""
     low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
     corners = np.array(tiling.tiles, np.int64)
     first, last = corners[tiles, :2], corners[tiles, :2] + corners[tiles, 2:]
-    return (((low < first + _RIM) & (first > 0)) | (
-        (high > last - _RIM) & (last < (tiling.width, tiling.height)))).any(1)
+    return (((low < first + rim) & (first > 0)) | (
+        (high > last - rim) & (last < (tiling.width, tiling.height)))).any(1)
 
 
 def _common(first, second):
@@ -88,6 +98,14 @@ def _common(first, second):
     low = np.maximum(first[:, :2], second[:, :2])
     high = np.minimum(first[:, :2] + first[:, 2:], second[:, :2] + second[:, 2:])
     return np.concatenate([low, np.maximum(high - low, 0)], axis=1)
+
+
+def _ranks(*keys):
+    """The place of each in ascending order of the keys, the first of which counts most: int64 (N,)."""
+    order = np.lexsort(keys[::-1])
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(len(order))
+    return ranks
 
 
 @compiled
@@ -115,21 +133,38 @@ def _link(first, second, tiles):
 
 
 @compiled
-def _choose(following, rank, owned, cut):
-    """Of each group the member of the lowest rank, if it is to be kept; and whether it needs those parts of others."""
-    chosen, parted = np.zeros(len(rank), np.bool_), np.zeros(len(rank), np.bool_)
-    for i in range(len(rank)):
-        best, member = i, following[i]
+def _best(following, ranks):
+    """The member of the lowest rank in the group of each: int64 (N,)."""
+    best = np.arange(len(ranks))
+    for i in range(len(ranks)):
+        member = following[i]
         while member != i:
-            if rank[member] < rank[best]:
-                best = member
+            if ranks[member] < ranks[best[i]]:
+                best[i] = member
             member = following[member]
-        if best != i:
-            continue
-        alone = following[i] == i
-        chosen[i] = owned[i] or not alone
-        parted[i] = cut[i] and not alone
-    return chosen, parted
+    return best
+
+
+@compiled
+def _sees(following, tiles, members, seeing):
+    """Whether the group of each of some members has one of a tile: bool (K,)."""
+    sees = np.zeros(len(members), np.bool_)
+    for k in range(len(members)):
+        member = members[k]
+        while True:
+            sees[k] |= tiles[member] == seeing[k]
+            member = following[member]
+            if member == members[k]:
+                break
+    return sees
+
+
+@compiled
+def _suppress(better, worse, order, chosen):
+    # By descending rank of the better one, which is then known to be chosen or not.
+    for k in order:
+        if chosen[better[k]]:
+            chosen[worse[k]] = False
 
 
 def _unite(masks, following, parted):

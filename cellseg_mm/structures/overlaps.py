@@ -1,11 +1,10 @@
-"""Which masks share pixels, and sets of masks that share fewer.
+"""Which masks share pixels.
 
 Masks meet in a grid of bins, so that time grows with the number of masks instead of its square.
 """
 import numpy as np
 
 from cellseg_mm.structures.compiled import compiled
-from cellseg_mm.structures.local_masks import LocalMasks
 
 
 def intersections(first, second):
@@ -19,67 +18,25 @@ def intersections(first, second):
         tuple[ndarray, ndarray, ndarray]: int64 (K,) each: the index in `first`, that in `second`, and how many pixels
             they share, for every pair that shares one; by ascending index in `first`, then in `second`.
     """
-    return _intersections(first.pixels, first.boxes, first.offsets, second.pixels, second.boxes, second.offsets,
-                          *_grid(second))
+    return _intersections(first.pixels, first.boxes, first.offsets, np.zeros(len(first), np.int64),
+                          second.pixels, second.boxes, second.offsets, np.ones(len(second), np.int64), *_grid(second))
 
 
-def overlaps(masks):
-    """The pairs of masks of one set that share pixels: `intersections` of it with itself, each pair once.
-
-    Args:
-        masks (LocalMasks): N masks.
-
-    Returns:
-        tuple[ndarray, ndarray, ndarray]: int64 (K,) each: the lower index, the higher, and how many pixels they share.
-    """
-    i, j, area = intersections(masks, masks)
-    return i[i < j], j[i < j], area[i < j]
-
-
-def suppress(masks, scores, iou=0.5, contained=1.0):
-    """Choose masks so that no two are about the same: non-maximum suppression by mask, whatever the class.
-
-    From the highest score down (of equal ones, the first), a mask is left out where one that was chosen has an IoU
-    with it above `iou`, or shares more than `contained` of the smaller one's pixels.
+def overlaps(masks, groups):
+    """The pairs of masks of different groups that share pixels, each pair once.
 
     Args:
         masks (LocalMasks): N masks.
-        scores (ndarray): float (N,).
-        iou (float): In [0, 1].
-        contained (float): In [0, 1]; 1 leaves masks within others alone.
+        groups (ndarray): int64 (N,).
 
     Returns:
-        ndarray: bool (N,), those chosen. Empty masks are chosen.
+        tuple[ndarray, ndarray, ndarray]: int64 (K,) each: the index of lower group, that of higher, and how many pixels
+            they share.
     """
-    i, j, shared = overlaps(masks)
-    areas = masks.areas
-    rival = (shared > iou * (areas[i] + areas[j] - shared)) | (shared > contained * np.minimum(areas[i], areas[j]))
-    rank = np.empty(len(masks), np.int64)
-    rank[np.argsort(-np.asarray(scores), kind='stable')] = np.arange(len(masks))
-    better, worse = np.where(rank[i] < rank[j], i, j)[rival], np.where(rank[i] < rank[j], j, i)[rival]
-    chosen = np.ones(len(masks), bool)
-    _suppress(better, worse, np.argsort(rank[better], kind='stable'), chosen)
-    return chosen
-
-
-def without_overlap(masks, scores):
-    """Give each pixel to one mask only.
-
-    Args:
-        masks (LocalMasks): N masks.
-        scores (ndarray): (N,); the highest takes the pixel, of equal ones the first.
-
-    Returns:
-        LocalMasks: N masks, some of which may have become empty.
-    """
-    i, j, _ = overlaps(masks)
-    scores = np.asarray(scores)
-    # The lower index comes first where scores are equal.
-    takes_i = scores[i] >= scores[j]
-    pixels = masks.pixels.copy()
-    # What a mask takes from another is decided by the masks as they were: a pixel of three is that of the highest.
-    _clear(pixels, masks.pixels, masks.boxes, masks.offsets, np.where(takes_i, j, i), np.where(takes_i, i, j))
-    return LocalMasks(pixels, masks.boxes, masks.height, masks.width)
+    i, j, area = _intersections(masks.pixels, masks.boxes, masks.offsets, groups,
+                                masks.pixels, masks.boxes, masks.offsets, groups, *_grid(masks))
+    first = groups[i] < groups[j]
+    return i[first], j[first], area[first]
 
 
 def areas_within(masks, indices, windows):
@@ -87,14 +44,13 @@ def areas_within(masks, indices, windows):
 
     Args:
         masks (LocalMasks): N masks.
-        indices (ndarray): int (K,) of the masks.
-        windows (ndarray): int (K, 4), x, y, width and height in pixels; they may reach outside of the masks.
+        indices (ndarray): int64 (K,) of the masks.
+        windows (ndarray): int64 (K, 4), x, y, width and height in pixels; they may reach outside of the masks.
 
     Returns:
         ndarray: int64 (K,).
     """
-    return _areas_within(masks.pixels, masks.boxes, masks.offsets, np.asarray(indices, np.int64),
-                         np.asarray(windows, np.int64))
+    return _areas_within(masks.pixels, masks.boxes, masks.offsets, indices, windows)
 
 
 def _grid(masks):
@@ -132,7 +88,8 @@ def _fill_bins(boxes, side, columns, rows):
 
 
 @compiled
-def _intersections(pixels, boxes, offsets, other_pixels, other_boxes, other_offsets, side, columns, starts, members):
+def _intersections(pixels, boxes, offsets, groups, other_pixels, other_boxes, other_offsets, other_groups, side,
+                   columns, starts, members):
     found, count = np.empty((3, max(16, 4 * len(boxes))), np.int64), 0
     for i in range(len(boxes)):
         x, y, w, h = boxes[i]
@@ -149,6 +106,8 @@ def _intersections(pixels, boxes, offsets, other_pixels, other_boxes, other_offs
                     # Two boxes can meet in several bins; that of the common corner counts.
                     if left >= right or top >= bottom or left // side != column_of_bins or top // side != row_of_bins:
                         continue
+                    if groups[i] == other_groups[j]:
+                        continue
                     area = 0
                     for row in range(top, bottom):
                         here, there = offsets[i] + (row - y) * w - x, other_offsets[j] + (row - v) * s - u
@@ -164,28 +123,6 @@ def _intersections(pixels, boxes, offsets, other_pixels, other_boxes, other_offs
         order = np.argsort(found[1, first:count])
         found[1, first:count], found[2, first:count] = found[1, first:count][order], found[2, first:count][order]
     return found[0, :count].copy(), found[1, :count].copy(), found[2, :count].copy()
-
-
-@compiled
-def _suppress(better, worse, order, chosen):
-    # By descending score of the better one, which is then known to be chosen or not.
-    for k in order:
-        if chosen[better[k]]:
-            chosen[worse[k]] = False
-
-
-@compiled
-def _clear(pixels, before, boxes, offsets, losers, takers):
-    for k in range(len(losers)):
-        i, j = losers[k], takers[k]
-        x, y, w, h = boxes[i]
-        u, v, s, t = boxes[j]
-        left, right = max(x, u), min(x + w, u + s)
-        for row in range(max(y, v), min(y + h, v + t)):
-            here, there = offsets[i] + (row - y) * w - x, offsets[j] + (row - v) * s - u
-            for column in range(left, right):
-                if before[there + column]:
-                    pixels[here + column] = 0
 
 
 @compiled

@@ -3,12 +3,11 @@
 crop = 256  # pixels of the image, before it is enlarged
 enlarge = 2.0
 channels = 128  # of the feature maps that the neck hands on
-# Models with queries, or with grids over the image, know cells by where they are between its edges. They see whole
-# images as they see crops: in squares of that size, padded where there is less.
-tiles = dict(size=int(crop * enlarge), overlap=128)  # pixels of the enlarged image; the largest cells are as long
+# Models with queries, or with grids over the image, know cells by where they are between its edges: they see whole
+# images as they see crops, in squares of that size. In pixels of the enlarged image; of 99 cells in 100 the length.
+tiles = dict(size=int(crop * enlarge), overlap=128)
 
 lite_preprocessor = dict(mean=[127.5] * 3, std=[127.5] * 3)  # Lite0 was pretrained on values from -1 to 1.
-tiled_preprocessor = dict(lite_preprocessor, pad_size_divisor=tiles['size'])
 lite_backbone = dict(
     _delete_=True,
     type='TimmBackbone',

@@ -1,7 +1,7 @@
 import pytest
 from conftest import REPOSITORY, TINY_CONFIG
 
-from cellseg_mm.engine.config import load_config, parse_options, propagate
+from cellseg_mm.engine.config import load_config, parse_options, propagate, settings_of
 from cellseg_mm.engine.preflight import canvas_parts
 from cellseg_mm.errors import UserError
 
@@ -89,6 +89,15 @@ def test_limits_of_models_with_queries_are_what_these_can_find():
         assert model.panoptic_head.num_things_classes == model.panoptic_fusion_head.num_things_classes == 4
         assert model.panoptic_head.loss_cls.class_weight == [1.0] * 4 + [0.1]
         assert model.test_cfg.max_per_image == limit
+
+
+def test_what_a_run_reads_is_not_what_the_config_computed_it_with():
+    config = load_config(TINY_CONFIG)
+    before = settings_of(config)
+    config.a_variable = 3
+    assert settings_of(config) == before
+    config.train_dataloader.batch_size += 1
+    assert settings_of(config) != before
 
 
 def test_tiles_are_limited_as_images_are_whatever_queries_find_in_one():

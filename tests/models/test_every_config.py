@@ -13,7 +13,7 @@ from cellseg_mm.structures.local_masks import LocalMasks
 
 MAX_DETS = 20  # untrained models find as many as they may, and masks take time
 SIZE, SMALLER = (64, 96), (40, 70)
-TILES = {'model.tiles.size': 64, 'model.tiles.overlap': 32, 'model.data_preprocessor.pad_size_divisor': 64}
+TILES = {'model.tiles.size': 64, 'model.tiles.overlap': 32}
 # Numbers of the same parts, which say how many places are looked at; time grows with them.
 FEWER = dict(
     cell_queryinst={'model.rpn_head.num_proposals': 30},

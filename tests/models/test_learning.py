@@ -5,13 +5,11 @@ import numpy as np
 import pytest
 from model_runs import CONFIGS, batch, build, dense_scene, predict
 
-from cellseg_mm.evaluation.instances import intersections
-from cellseg_mm.structures.tiling import Tiling
+from cellseg_mm.structures.overlaps import intersections
 
 STEPS = 100
 LIGHT = [name for name in CONFIGS if name.endswith('_lite')]
 UNTIL_HITS = {'cell_mask2former_lite': 300}  # its loss halves as soon, but its masks still cover more than their cells
-ENLARGED = 2.0
 
 
 @pytest.fixture(scope='module')
@@ -19,33 +17,21 @@ def scene():
     return dense_scene(300)
 
 
-def cut(scene, size):
-    """A scene in tiles, as models that see tiles are trained on crops."""
-    image, masks, labels = scene
-    for x, y, width, height in Tiling(*image.shape[:2], size, overlap=0).tiles:
-        part = masks.crop(np.array([x, y, x + width, y + height]))
-        there = part.areas > 0
-        yield (np.ascontiguousarray(image[y:y + height, x:x + width]), part[there],
-               [label for label, is_there in zip(labels, there, strict=True) if is_there])
-
-
 @pytest.mark.slow
 @pytest.mark.skipif('CELLSEG_REAL_DATA' not in os.environ, reason='CELLSEG_REAL_DATA is not set')
 @pytest.mark.parametrize('name', LIGHT)
 def test_loss_halves_in_100_steps_on_300_cells_and_more_than_100_are_found(name, scene):
     _, model, optim_wrapper = build(name, pretrained=True)
-    data = whole = batch(scene, factor=ENLARGED)
-    if model.tiles:
-        data = batch(*cut(scene, int(model.tiles['size'] / ENLARGED)), factor=ENLARGED)
+    data = batch(scene, factor=2.0)
     losses = [float(model.train_step(data, optim_wrapper)['loss']) for _ in range(STEPS)]
     print(name, np.round(losses[::10] + losses[-1:], 3))
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:3])
-    detections = predict(model, whole)[0].masks
+    detections = predict(model, data)[0].masks
     assert (detections.areas > 0).sum() > 100
     model.train()
     for _ in range(STEPS, UNTIL_HITS.get(name, STEPS)):
         model.train_step(data, optim_wrapper)
-    found = predict(model, whole)[0].masks
+    found = predict(model, data)[0].masks
     found = found[found.areas > 0]
     i, j, shared = intersections(scene[1], found)
     hits = len(np.unique(i[shared > 0.5 * (scene[1].areas[i] + found.areas[j] - shared)]))

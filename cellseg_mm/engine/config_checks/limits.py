@@ -1,6 +1,4 @@
 """Whether `max_dets` reaches all that limits how many cells of an image are found or learned."""
-import numpy as np
-
 from cellseg_mm.engine.config import findable
 from cellseg_mm.engine.config_checks.finding import Finding, note, warning
 from cellseg_mm.engine.config_checks.subject import dicts, listed
@@ -42,7 +40,7 @@ def _predicted(model, most, wanted):
 
 def _queries(subject, wanted):
     seen = 'a tile' if subject.config.model.get('tiles') else 'an image'
-    fullest = int(np.bincount(subject.views[0]).max(initial=0)) if subject.cells else None
+    fullest = subject.fullest_view if subject.cells else None
     for place, node in dicts(subject.config.model, 'model'):
         for key in ('num_queries', 'num_proposals'):
             number = node.get(key)

@@ -26,6 +26,8 @@ def check(subject):
     batch = config.train_dataloader.get('batch_size') or 1
     side = input_size(pipeline_of(config, 'train'), [
         size for size, training in zip(subject.cells.image_sizes, subject.cells.training, strict=True) if training])
+    if side and config.model.get('tiles'):  # which smaller inputs are padded to
+        side = tuple(max(length, config.model.tiles['size']) for length in side)
     needed = side and step_bytes(subject.model, config.model, (batch, 3, *side))
     if not needed:
         return

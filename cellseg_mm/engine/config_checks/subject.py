@@ -12,6 +12,7 @@ from mmengine.registry import init_default_scope
 from cellseg_mm.datasets.cell_dataset import read_cells
 from cellseg_mm.engine.config import SETTINGS, dataset_config
 from cellseg_mm.models.anchor_coverage import resize_factors
+from cellseg_mm.structures.tiling import Tiling
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,21 @@ class Subject:
         return self.cells.box[:, 2:] * self.factors[self.cells.image]
 
     @cached_property
+    def fullest_view(self):
+        """How many cells what the model sees at once has where it has most: an image, or a tile."""
+        cells, tiles = self.cells, self.config.model.get('tiles')
+        if not tiles:
+            return cells.fullest
+        centres, most = (cells.box[:, :2] + cells.box[:, 2:] / 2) * self.factors[cells.image], 0
+        for number in np.flatnonzero(cells.counts):
+            inside = centres[cells.image == number]
+            height, width = np.round(cells.image_sizes[number] * self.factors[number, ::-1]).astype(int)
+            for x, y, w, h in Tiling(height, width, tiles['size'], tiles['overlap']).tiles:
+                shown = ((inside >= (x, y)) & (inside < (x + w, y + h))).all(1)
+                most = max(most, int(shown.sum()))
+        return most
+
+    @cached_property
     def views(self):
         """What the model sees at once where it predicts, whole images or tiles, these side by side, without overlap.
 
@@ -113,7 +129,8 @@ class Subject:
         if not tiles:
             return cells.image, centres / (np.array(cells.image_sizes).reshape(-1, 2)[cells.image, ::-1] * factors)
         tile, place = np.divmod(centres, tiles['size'])
-        return np.unique(np.column_stack([cells.image, tile]), axis=0, return_inverse=True)[1], place / tiles['size']
+        return np.unique(
+            np.column_stack([cells.image, tile]), axis=0, return_inverse=True)[1].ravel(), place / tiles['size']
 
 
 def _read(path, data):

@@ -8,6 +8,7 @@ from scipy import special
 from cellseg_mm.models.chunks import chunked_sum, chunks, some
 from cellseg_mm.models.dense_heads.coarse_masks import centres, sampled, true_masks
 from cellseg_mm.models.dense_heads.enlarged_masks import enlarged
+from cellseg_mm.models.dense_heads.positive_infos import ForgetsPositives
 
 
 class _Centres:
@@ -27,7 +28,7 @@ class _Centres:
 
 
 @MODELS.register_module()
-class CellCondInstBboxHead(dense_heads.CondInstBboxHead):
+class CellCondInstBboxHead(ForgetsPositives, dense_heads.CondInstBboxHead):
     """`CondInstBboxHead` that takes centres of cells without canvases, and assigns cells to some points at a time.
 
     In evaluation mode it has the losses of training, too.
@@ -38,11 +39,6 @@ class CellCondInstBboxHead(dense_heads.CondInstBboxHead):
         if self.norm_on_bbox and not self.training:  # then boxes come in pixels, and are learnt in strides
             bbox_preds = [boxes / stride for boxes, stride in zip(bbox_preds, self.strides, strict=True)]
         return super().loss_by_feat(cls_scores, bbox_preds, *args, **kwargs)
-
-    def get_positive_infos(self):
-        positive_infos = super().get_positive_infos()
-        self._raw_positive_infos = {}  # which would keep the graph of this step, and modules with graphs have no copies
-        return positive_infos
 
     def _get_targets_single(self, gt_instances, points, regress_ranges, num_points_per_lvl):
         gt_instances = InstanceData(bboxes=gt_instances.bboxes, labels=gt_instances.labels,

@@ -8,10 +8,11 @@ from torch.nn import functional
 from cellseg_mm.models.chunks import chunked_sum, some
 from cellseg_mm.models.dense_heads.coarse_masks import averaged, true_masks
 from cellseg_mm.models.dense_heads.enlarged_masks import enlarged
+from cellseg_mm.models.dense_heads.positive_infos import ForgetsPositives
 
 
 @MODELS.register_module()
-class CellYOLACTHead(dense_heads.YOLACTHead):
+class CellYOLACTHead(ForgetsPositives, dense_heads.YOLACTHead):
     """`YOLACTHead` for batches of images of several sizes, and of images without cells.
 
     MMDetection's adds up the loss of every single anchor of an image without cells. Here the `neg_pos_ratio` hardest
@@ -22,11 +23,6 @@ class CellYOLACTHead(dense_heads.YOLACTHead):
     def get_anchors(self, featmap_sizes, batch_img_metas, device='cuda'):
         batch_img_metas = [dict(meta, pad_shape=meta['batch_input_shape']) for meta in batch_img_metas]
         return super().get_anchors(featmap_sizes, batch_img_metas, device)
-
-    def get_positive_infos(self):
-        positive_infos = super().get_positive_infos()
-        self._raw_positive_infos = {}  # which would keep the graph of this step, and modules with graphs have no copies
-        return positive_infos
 
     def OHEMloss_by_feat_single(self, cls_score, bbox_pred, anchors, labels, label_weights, *args,  # noqa: N802
                                 avg_factor):
