@@ -19,6 +19,7 @@ model = dict(
         transformer_decoder=dict(
             num_layers=3, layer_cfg=dict(self_attn_cfg=attention, cross_attn_cfg=attention, ffn_cfg=ffn)),
         positional_encoding=position),
-    train_cfg=dict(num_points=2048))
+    train_cfg=dict(num_points=2048),
+    test_cfg=dict(max_per_image=_base_.tiles.max_per_tile))
 train_dataloader, val_dataloader, test_dataloader = _base_.lite_dataloaders
 optim_wrapper, param_scheduler = _base_.lite_optim_wrapper, _base_.lite_schedule

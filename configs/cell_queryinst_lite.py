@@ -24,7 +24,8 @@ model = dict(
         bbox_head=[narrow(head, feedforward_channels=512) for head in roi_head.bbox_head[:stages]],
         mask_roi_extractor=dict(out_channels=channels),
         mask_head=[narrow(head, num_convs=1, conv_out_channels=channels) for head in roi_head.mask_head[:stages]]),
-    train_cfg=dict(rcnn=_base_.model.train_cfg.rcnn[:stages]))
+    train_cfg=dict(rcnn=_base_.model.train_cfg.rcnn[:stages]),
+    test_cfg=dict(rcnn=dict(max_per_img=_base_.tiles.max_per_tile)))
 del narrow, roi_head
 train_dataloader, val_dataloader, test_dataloader = _base_.lite_dataloaders
 optim_wrapper, param_scheduler = _base_.lite_optim_wrapper, _base_.lite_schedule

@@ -129,17 +129,27 @@ def settings_of(config):
     return json.dumps(read, sort_keys=True, default=str)
 
 
-def findable(model, num_classes, max_dets):
-    """Return how many cells a model can find in what it sees at once: `max_dets`, or less where it has few queries.
+def seen_limit(model, max_dets):
+    """Return how many cells are looked for in what a model sees at once: `max_dets` in an image, fewer in a tile.
+
+    Args:
+        model (dict): Its config.
+        max_dets (int): What is looked for in an image.
+    """
+    return min((model.get('tiles') or {}).get('max_per_tile', max_dets), max_dets)
+
+
+def findable(model, num_classes, wanted):
+    """Return how many of the wanted cells a model can find in what it sees at once: all, or less with few queries.
 
     Args:
         model (dict): Its config.
         num_classes (int): For each, a query can name a cell of its own.
-        max_dets (int): What is wanted.
+        wanted (int): How many.
     """
     queries = [model[head][key] for head, key in (('rpn_head', 'num_proposals'), ('panoptic_head', 'num_queries'))
                if key in (model.get(head) or {})]
-    return min([max_dets, *(number * num_classes for number in queries)])
+    return min([wanted, *(number * num_classes for number in queries)])
 
 
 def _set_num_classes(node, num_classes):
@@ -159,12 +169,13 @@ def _set_num_classes(node, num_classes):
 
 
 def _set_limits(model, num_classes, max_dets):
-    """Let a model find `max_dets` cells, or as many as its queries can."""
-    limits, most = model.get('test_cfg') or {}, findable(model, num_classes, max_dets)
-    candidates = dict(nms_pre=2 * max_dets, top_k=2 * max_dets)  # of which NMS leaves some
+    """Let a model find `max_dets` cells, in a tile what is set for that, or as many as its queries can."""
+    limits, wanted = model.get('test_cfg') or {}, seen_limit(model, max_dets)
+    most = findable(model, num_classes, wanted)
+    candidates = dict(nms_pre=2 * wanted, top_k=2 * wanted)  # of which NMS leaves some
     for part, values in ((limits, dict(max_per_img=most, max_per_image=most, **candidates)),
                          (limits.get('rcnn'), dict(max_per_img=most)), (model.get('tiles'), dict(max_per_img=max_dets)),
-                         (limits.get('rpn'), dict(max_per_img=2 * max_dets, nms_pre=2 * max_dets))):
+                         (limits.get('rpn'), dict(max_per_img=2 * wanted, nms_pre=2 * wanted))):
         if part:  # models with queries have None as rpn
             part.update({key: value for key, value in values.items() if key in part})
 

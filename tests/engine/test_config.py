@@ -101,9 +101,13 @@ def test_what_a_run_reads_is_not_what_the_config_computed_it_with():
 
 
 def test_tiles_are_limited_as_images_are_whatever_queries_find_in_one():
-    model = propagated(rpn_head=dict(num_proposals=10), tiles=dict(size=64, overlap=16, max_per_img=100),
-                       test_cfg=dict(rpn=None, rcnn=dict(max_per_img=100)))
-    assert (model.tiles.max_per_img, model.test_cfg.rcnn.max_per_img) == (50, 40)
+    def limits(queries, per_tile):
+        model = propagated(rpn_head=dict(num_proposals=queries), test_cfg=dict(rpn=None, rcnn=dict(max_per_img=100)),
+                           tiles=dict(size=64, overlap=16, max_per_tile=per_tile, max_per_img=100))
+        return model.tiles.max_per_img, model.test_cfg.rcnn.max_per_img
+    assert limits(10, 45) == (50, 40)
+    assert limits(30, 45) == (50, 45)
+    assert limits(30, 100) == (50, 50)
 
 
 def test_weights_of_single_classes_are_left_as_they_are_set():

@@ -109,7 +109,8 @@ BROKEN = dict(classes=[
     (MASKRCNN, f'{TRAIN}.rpn_proposal.max_per_img', 300, f'warning: {TRAIN}.rpn_proposal.max_per_img is 300: fewer'),
     (MASKRCNN, 'val_evaluator.max_dets', 300, 'warning: val_evaluator.max_dets is 300, and max_dets is 1,000'),
     ('cell_yolact_lite', f'{TEST}.top_k', 200, f'warning: {TEST}.top_k is 200, and max_dets is 1,000'),
-    ('cell_mask2former_lite', f'{TEST}.max_per_image', None, f'warning: {TEST}.max_per_image is 100, and max_dets is'),
+    ('cell_mask2former_lite', f'{TEST}.max_per_image', None,
+     f'warning: {TEST}.max_per_image is 100, and model.tiles.max_per_tile is 300'),
     ('cell_queryinst', 'model.rpn_head.num_proposals', 100,
      'warning: model.rpn_head.num_proposals is 100: no more cells of an image can be found'),
 ], monitors=[
@@ -206,7 +207,7 @@ def test_short_trials_are_asked_for_no_patience():
 
 def test_what_queries_cannot_find_is_told_once_for_one_class_too():
     from cellseg_mm.engine.config_checks.limits import check
-    config = load_config(REPOSITORY / 'configs/cell_queryinst_lite.py', {'classes': 'nucleus'})
+    config = load_config(REPOSITORY / 'configs/cell_queryinst.py', {'classes': 'nucleus'})
     assert [finding.place for finding in check(Subject(config))] == ['model.rpn_head.num_proposals']
 
 
@@ -387,12 +388,15 @@ def test_squares_of_a_grid_are_as_small_as_tiles_make_them(data_of):
 def test_queries_are_enough_if_the_fullest_tile_has_fewer_cells(data_of):
     from cellseg_mm.engine.config_checks.limits import check
     config = data_of([cells(30)])
-    config.model.tiles = dict(size=50, overlap=0, max_per_img=50)
+    config.model.tiles = dict(size=50, overlap=0, max_per_tile=30, max_per_img=50)
     for number, level in ((12, 'warning'), (14, 'note')):
         config.model.rpn_head.num_proposals = number
         finding, = (finding for finding in check(with_cells(config)) if finding.place.endswith('num_proposals'))
         assert finding.level == level
         assert finding.problem == f'is {number}: no more cells of a tile can be found, and the fullest has 14'
+    config.model.tiles.max_per_tile = 13
+    found = [str(finding) for finding in check(with_cells(config))]
+    assert 'model.tiles.max_per_tile is 13, and the fullest tile has 14 cells: set max_per_tile=100' in found
 
 
 def test_models_that_know_cells_by_their_place_are_told_to_see_whole_images_as_crops(data_of):

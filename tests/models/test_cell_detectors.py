@@ -226,7 +226,7 @@ def test_tiles_are_of_one_size_and_find_each_cell_of_the_image_once(seed, height
     seen = tuple(round(side * factor) for side in (height, width))
     inputs = torch.nn.functional.interpolate(torch.from_numpy(image)[None, None].float(), seen, mode='nearest')[0]
     inputs = pad(inputs.repeat(3, 1, 1), (0, 32, 0, 7))
-    detector = TiledDiscs(tiles=dict(size=64, overlap=28, max_per_img=1000), cpu_bf16=False)
+    detector = TiledDiscs(tiles=dict(size=64, overlap=28, max_per_tile=1000, max_per_img=1000), cpu_bf16=False)
     detector.shown = []
     sample = DetDataSample(metainfo=dict(img_shape=seen, ori_shape=(height, width), batch_input_shape=inputs.shape[1:],
                                          scale_factor=(seen[1] / width, seen[0] / height)))
@@ -255,7 +255,7 @@ def discs(seed, height, width):
 
 def test_of_many_predictions_in_tiles_the_surest_are_left():
     image, masks = discs(0, 140, 140)
-    detector = TiledDiscs(tiles=dict(size=64, overlap=20, max_per_img=5), cpu_bf16=False)
+    detector = TiledDiscs(tiles=dict(size=64, overlap=20, max_per_tile=1000, max_per_img=5), cpu_bf16=False)
     detector.shown = []
     inputs = torch.from_numpy(image).float().repeat(3, 1, 1)
     sample = DetDataSample(metainfo=dict(img_shape=(140, 140), ori_shape=(140, 140), scale_factor=(1.0, 1.0)))
@@ -264,7 +264,7 @@ def test_of_many_predictions_in_tiles_the_surest_are_left():
 
 
 def test_an_image_without_cells_has_none_in_its_tiles():
-    detector = TiledDiscs(tiles=dict(size=64, overlap=20, max_per_img=5), cpu_bf16=False)
+    detector = TiledDiscs(tiles=dict(size=64, overlap=20, max_per_tile=1000, max_per_img=5), cpu_bf16=False)
     detector.shown = []
     sample = DetDataSample(metainfo=dict(img_shape=(140, 100), ori_shape=(70, 50), scale_factor=(2.0, 2.0)))
     found = detector.predict(torch.zeros(1, 3, 160, 128), [sample])[0].pred_instances
@@ -278,7 +278,7 @@ def test_tiles_fit_inputs_of_any_scale(factors, rescale):
     image, masks = discs(5, 130, 170)
     seen = tuple(round(side * factor) for side, factor in zip((130, 170), factors, strict=True))
     inputs = torch.nn.functional.interpolate(torch.from_numpy(image)[None, None].float(), seen, mode='nearest')[0]
-    detector = TiledDiscs(tiles=dict(size=64, overlap=28, max_per_img=1000), cpu_bf16=False)
+    detector = TiledDiscs(tiles=dict(size=64, overlap=28, max_per_tile=1000, max_per_img=1000), cpu_bf16=False)
     detector.shown = []
     sample = DetDataSample(metainfo=dict(img_shape=seen, ori_shape=(130, 170), scale_factor=factors[::-1]))
     found = detector.predict(inputs.repeat(1, 3, 1, 1), [sample], rescale)[0].pred_instances
@@ -293,7 +293,7 @@ def test_tiles_fit_inputs_of_any_scale(factors, rescale):
 
 
 def test_the_loss_of_an_image_is_that_of_its_tiles(config):
-    model = build(config, tiles=dict(size=64, overlap=32, max_per_img=10)).train()
+    model = build(config, tiles=dict(size=64, overlap=32, max_per_tile=1000, max_per_img=10)).train()
     whole = sample()
     masks = LocalMasks.from_bitmaps(np.stack([np.pad(np.ones((12, 14)), ((5, 47), (x, 82 - x))) for x in (3, 45, 80)]))
     boxes = masks.get_bboxes('hbox').tensor
@@ -316,7 +316,7 @@ def test_the_loss_of_an_image_is_that_of_its_tiles(config):
 
 
 def test_an_image_smaller_than_a_tile_is_learnt_from_in_a_padded_square(config):
-    model = build(config, tiles=dict(size=128, overlap=32, max_per_img=10)).train()
+    model = build(config, tiles=dict(size=128, overlap=32, max_per_tile=1000, max_per_img=10)).train()
     whole = sample()
     masks = LocalMasks.from_bitmaps(np.pad(np.ones((1, 12, 14)), ((0, 0), (5, 47), (3, 79))))
     whole.gt_instances = InstanceData(masks=masks, labels=torch.tensor([0]), bboxes=masks.get_bboxes('hbox').tensor)
@@ -329,10 +329,10 @@ def test_an_image_smaller_than_a_tile_is_learnt_from_in_a_padded_square(config):
 
 
 @pytest.mark.parametrize(('tiles', 'problem'), [
-    (dict(size=64, overlap=64, max_per_img=5), 'tiles of 64 pixels cannot overlap by 64'),
-    (dict(size=70, overlap=6, max_per_img=5), 'tiles of 70 pixels are no multiple of 32'),
-    (dict(size=64, overlap=6), 'max_per_img'),
-    (dict(size=64, overlaps=6, max_per_img=5), 'overlaps'),
+    (dict(size=64, overlap=64, max_per_tile=1000, max_per_img=5), 'tiles of 64 pixels cannot overlap by 64'),
+    (dict(size=70, overlap=6, max_per_tile=1000, max_per_img=5), 'tiles of 70 pixels are no multiple of 32'),
+    (dict(size=64, overlap=6, max_per_tile=9), 'max_per_img'),
+    (dict(size=64, overlaps=6, max_per_tile=1000, max_per_img=5), 'overlaps'),
 ])
 def test_tiles_that_cannot_be_are_refused_before_any_image_is_read(tiles, problem, config):
     with pytest.raises((UserError, TypeError), match=problem):

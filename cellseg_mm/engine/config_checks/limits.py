@@ -1,5 +1,5 @@
 """Whether `max_dets` reaches all that limits how many cells of an image are found or learned."""
-from cellseg_mm.engine.config import findable
+from cellseg_mm.engine.config import findable, seen_limit
 from cellseg_mm.engine.config_checks.finding import Finding, note, warning
 from cellseg_mm.engine.config_checks.subject import dicts, listed
 from cellseg_mm.evaluation.cell_metric import CellMetric
@@ -15,8 +15,13 @@ def check(subject):
     if fullest is not None and wanted < fullest:
         yield warning('max_dets', f'is {wanted:,}, and the fullest image has {fullest:,} cells',
                       f'set max_dets={-(-fullest * 5 // 400) * 100}')
-    yield from _predicted(config.model, findable(config.model, len(config.classes), wanted), wanted)
-    yield from _queries(subject, wanted)
+    seen = seen_limit(config.model, wanted)
+    if cells and seen < wanted and seen < subject.fullest_view:
+        fullest_tile = subject.fullest_view
+        yield warning('model.tiles.max_per_tile', f'is {seen:,}, and the fullest tile has {fullest_tile:,} cells',
+                      f'set max_per_tile={-(-fullest_tile * 5 // 400) * 100}')
+    yield from _predicted(config.model, findable(config.model, len(config.classes), seen), seen)
+    yield from _queries(subject, seen)
     yield from _trained(config.model, wanted if fullest is None else min(wanted, fullest), fullest)
     for evaluator in listed(config.get('val_evaluator')):
         limit = evaluator.get('max_dets', 1000)
@@ -30,12 +35,13 @@ def _predicted(model, most, wanted):
     places = {'model.test_cfg': limits, **{f'model.test_cfg.{part}': limits.get(part) for part in ('rpn', 'rcnn')}}
     if str((model.get('panoptic_fusion_head') or {}).get('type')).endswith('MaskFormerFusionHead'):
         places['model.test_cfg'] = {'max_per_image': _MASKFORMER_LIMIT, **limits}
+    name, remedy = ('model.tiles.max_per_tile', wanted) if model.get('tiles') else ('max_dets', '_base_.max_dets')
     for place, node in places.items():
         for key in _KEYS:
             limit = node.get(key) if isinstance(node, dict) else None
             if isinstance(limit, int) and 0 < limit < most:  # 0 and -1 are none; queries are told of below
-                yield warning(f'{place}.{key}', f'is {limit:,}, and max_dets is {wanted:,}: cells of full '
-                              'images are lost', f'set {key}=_base_.max_dets or more')
+                yield warning(f'{place}.{key}', f'is {limit:,}, and {name} is {wanted:,}: cells of full '
+                              'images are lost', f'set {key}={remedy} or more')
 
 
 def _queries(subject, wanted):

@@ -79,7 +79,8 @@ def _seen(subject):
         size = max(learnt)
         yield warning('model.tiles', f'is not set, and by {keys[0]} the model knows cells by where they lie in '
                       f'{learnt[0]} x {learnt[1]} pixels; predictions are for {predicted[0]} x {predicted[1]}',
-                      f'set tiles=dict(size={size}, overlap={size // 4}, max_per_img=_base_.max_dets)')
+                      f'set tiles=dict(size={size}, overlap={size // 4}, max_per_tile=300, '
+                      'max_per_img=_base_.max_dets)')
 
 
 def _lost(subject):

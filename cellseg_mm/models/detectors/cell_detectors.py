@@ -30,11 +30,13 @@ class Tiles(NamedTuple):
     Args:
         size (int): Pixels of the network's input along each side, a multiple of 32.
         overlap (int): Pixels that neighbours share, at the least: the length of the largest cells.
+        max_per_tile (int): How many cells are looked for in one; `load_config` carries it to the limits of the heads.
         max_per_img (int): How many predictions are left of an image, those of the highest scores.
     """
 
     size: int
     overlap: int
+    max_per_tile: int
     max_per_img: int
 
 
