@@ -215,7 +215,7 @@ class Discs(torch.nn.Module):
 
 
 class TiledDiscs(CellDetector, Discs):
-    pass
+    """`Discs` as detectors of this project are made."""
 
 
 @given(seed=st.integers(0, 10**6), height=st.integers(20, 150), width=st.integers(20, 150),
