@@ -33,10 +33,8 @@ def overlaps(masks, groups):
         tuple[ndarray, ndarray, ndarray]: int64 (K,) each: the index of lower group, that of higher, and how many pixels
             they share.
     """
-    i, j, area = _intersections(masks.pixels, masks.boxes, masks.offsets, groups,
-                                masks.pixels, masks.boxes, masks.offsets, groups, *_grid(masks))
-    first = groups[i] < groups[j]
-    return i[first], j[first], area[first]
+    parts = masks.pixels, masks.boxes, masks.offsets, groups
+    return _intersections(*parts, *parts, *_grid(masks))
 
 
 def areas_within(masks, indices, windows):
@@ -106,7 +104,7 @@ def _intersections(pixels, boxes, offsets, groups, other_pixels, other_boxes, ot
                     # Two boxes can meet in several bins; that of the common corner counts.
                     if left >= right or top >= bottom or left // side != column_of_bins or top // side != row_of_bins:
                         continue
-                    if groups[i] == other_groups[j]:
+                    if groups[i] >= other_groups[j]:
                         continue
                     area = 0
                     for row in range(top, bottom):
