@@ -161,7 +161,7 @@ def _sees(following, tiles, members, seeing):
 
 @compiled
 def _suppress(better, worse, order, chosen):
-    # By descending rank of the better one, which is then known to be chosen or not.
+    # From the best on, so that each better one is known to be chosen or not.
     for k in order:
         if chosen[better[k]]:
             chosen[worse[k]] = False
