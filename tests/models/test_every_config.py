@@ -29,9 +29,12 @@ def test_a_config_trains_predicts_and_comes_back_from_its_file(name, tmp_path):
     config, model, optim_wrapper = build(name, max_dets=MAX_DETS, **FEWER.get(name, {}))
     assert sum(parameter.numel() for parameter in model.parameters()) < MAX_PARAMETERS
     full, empty = tiny_scene(3, SIZE), tiny_scene(0, SMALLER)
+    totals = []
     for data in (batch(full, empty), batch(empty)):
         losses = model.train_step(data, optim_wrapper)
         assert all(math.isfinite(float(value.detach())) for value in losses.values()), losses
+        totals.append(float(losses['loss']))
+    assert totals[1] < 20 * totals[0]  # what is divided by the number of cells is divided by one where there is none
     losses = validation_losses(deepcopy(model).eval(), batch(full, empty))
     assert all(math.isfinite(float(value)) for value in losses.values()), losses
     state = optim_wrapper.optimizer.state  # which holds the average gradient, under a name of the optimizer's
