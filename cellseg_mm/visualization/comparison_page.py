@@ -178,7 +178,8 @@ def _charts(comparison, folder):
                             + f' Not drawn, as their speed is not known: {", ".join(untimed)}.' * bool(untimed))]
     parts.append(chart(charts.ap50_of_classes(rows, comparison['classes'])))
     curves = {title_of(row): curve for row in rows if (curve := _curve(row, folder))}
-    parts += [chart(charts.trainings(curves))] if curves else []
+    # Where all were validated once, the figures above say it.
+    parts += [chart(charts.trainings(curves))] if any(len(steps) > 1 for steps, _ in curves.values()) else []
     return Section('Charts', join(*parts))
 
 

@@ -411,21 +411,23 @@ def test_the_same_comparison_gives_the_same_page(made, root):
     assert first == second
 
 
-def test_curves_of_trainings_in_the_folder_are_drawn(made, root):
-    log = root / 'first' / '20260101_000000' / 'vis_data' / 'scalars.json'
-    log.parent.mkdir(parents=True)
-    records = [{'loss': 1.5, 'epoch': 1, 'step': 50}, {'cells/AP50_dense': 0.2, 'step': 1},
-               {'loss': 1.2, 'epoch': 2, 'step': 100}, {'cells/AP50_dense': 0.4, 'step': 2}]
-    log.write_text('\n'.join(map(json.dumps, records)), 'utf-8')
+def write_log(path, validations):
+    records = [record for number in range(1, validations + 1) for record in (
+        {'loss': 1.5, 'epoch': number, 'step': 50 * number}, {'cells/AP50_dense': 0.2 * number, 'step': number})]
+    path.parent.mkdir(parents=True)
+    path.write_text('\n'.join(map(json.dumps, records)), 'utf-8')
+
+
+@pytest.mark.parametrize('validations', [1, 2])
+def test_curves_of_trainings_in_the_folder_are_drawn_where_they_have_two_points(made, root, validations):
+    write_log(root / 'first' / '20260101_000000' / 'vis_data' / 'scalars.json', validations)
     text = write_comparison_report(*made, root, root)[2].read_text('utf-8')
-    assert 'AP50 of the validation images in training' in text
-    assert '"x":[50,100],"y":[0.2,0.4]' in text
+    assert ('AP50 of the validation images in training' in text) == (validations == 2)
+    assert ('"x":[50,100],"y":[0.2,0.4]' in text) == (validations == 2)
 
 
 def test_a_row_of_unknown_origin_has_no_curve_of_another_training(made, root, monkeypatch):
-    log = root / 'run' / 'vis_data' / 'scalars.json'
-    log.parent.mkdir(parents=True)
-    log.write_text('{"loss": 1.5, "epoch": 1, "step": 50}\n{"cells/AP50_dense": 0.2, "step": 1}', 'utf-8')
+    write_log(root / 'run' / 'vis_data' / 'scalars.json', 2)
     monkeypatch.chdir(root)
     (root / 'out').mkdir()
     comparison = with_rows(made, made[0]['rows'][0] | {'source': None, 'results': None})
