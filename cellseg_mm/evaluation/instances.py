@@ -9,9 +9,8 @@ import numpy as np
 
 from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.io.files import read_json
-from cellseg_mm.structures.compiled import compiled
 from cellseg_mm.structures.local_masks import LocalMasks
-from cellseg_mm.structures.overlaps import intersections
+from cellseg_mm.structures.overlaps import intersections, without_overlap
 from cellseg_mm.structures.rle import with_text_counts
 
 
@@ -242,34 +241,3 @@ def results_of(image_id, masks, category_ids, scores):
     return [dict(image_id=image_id, category_id=category, bbox=box, score=score, segmentation=with_text_counts(rle))
             for category, box, score, rle
             in zip(category_ids, masks.boxes.tolist(), scores, masks.to_rles(), strict=True)]
-
-
-def without_overlap(masks, scores):
-    """Give each pixel to one mask only.
-
-    Args:
-        masks (LocalMasks): N masks.
-        scores (ndarray): (N,); the highest takes the pixel, of equal ones the first.
-
-    Returns:
-        LocalMasks: N masks, some of which may have become empty.
-    """
-    order = np.argsort(-np.asarray(scores), kind='stable')
-    taken = np.zeros((masks.height, masks.width), np.bool_)
-    pixels = masks.pixels.copy()
-    _take_free(pixels, masks.boxes, masks.offsets, order, taken)
-    return LocalMasks(pixels, masks.boxes, masks.height, masks.width)
-
-
-@compiled
-def _take_free(pixels, boxes, offsets, order, taken):
-    for i in order:
-        x, y, w, h = boxes[i]
-        place = offsets[i]
-        for row in range(y, y + h):
-            for column in range(x, x + w):
-                if pixels[place]:
-                    if taken[row, column]:
-                        pixels[place] = 0
-                    taken[row, column] = True
-                place += 1

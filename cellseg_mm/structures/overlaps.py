@@ -1,10 +1,11 @@
-"""Which masks share pixels.
+"""Which masks share pixels, and sets of masks that share fewer.
 
 Masks meet in a grid of bins, so that time grows with the number of masks instead of its square.
 """
 import numpy as np
 
 from cellseg_mm.structures.compiled import compiled
+from cellseg_mm.structures.local_masks import LocalMasks
 
 
 def intersections(first, second):
@@ -35,6 +36,52 @@ def overlaps(masks, groups):
     """
     parts = masks.pixels, masks.boxes, masks.offsets, groups
     return _intersections(*parts, *parts, *_grid(masks))
+
+
+def suppress(masks, scores, iou=0.5, contained=1.0):
+    """Choose masks so that no two are about the same: non-maximum suppression by mask, whatever the class.
+
+    From the highest score down (of equal ones, the first), a mask is left out where one that was chosen has an IoU
+    with it above `iou`, or shares more than `contained` of the smaller one's pixels.
+
+    Args:
+        masks (LocalMasks): N masks.
+        scores (ndarray): float (N,).
+        iou (float): In [0, 1].
+        contained (float): In [0, 1]; 1 leaves masks within others alone.
+
+    Returns:
+        ndarray: bool (N,), those chosen. Empty masks are chosen.
+    """
+    i, j, shared = overlaps(masks, np.arange(len(masks)))
+    areas = masks.areas
+    rival = (shared > iou * (areas[i] + areas[j] - shared)) | (shared > contained * np.minimum(areas[i], areas[j]))
+    rank = np.empty(len(masks), np.int64)
+    rank[np.argsort(-np.asarray(scores), kind='stable')] = np.arange(len(masks))
+    better, worse = np.where(rank[i] < rank[j], i, j)[rival], np.where(rank[i] < rank[j], j, i)[rival]
+    chosen = np.ones(len(masks), bool)
+    _suppress(better, worse, np.argsort(rank[better], kind='stable'), chosen)
+    return chosen
+
+
+def without_overlap(masks, scores):
+    """Give each pixel to one mask only.
+
+    Args:
+        masks (LocalMasks): N masks.
+        scores (ndarray): (N,); the highest takes the pixel, of equal ones the first.
+
+    Returns:
+        LocalMasks: N masks, some of which may have become empty.
+    """
+    i, j, _ = overlaps(masks, np.arange(len(masks)))
+    scores = np.asarray(scores)
+    # The lower index comes first where scores are equal.
+    takes_i = scores[i] >= scores[j]
+    pixels = masks.pixels.copy()
+    # What a mask takes from another is decided by the masks as they were: a pixel of three is that of the highest.
+    _clear(pixels, masks.pixels, masks.boxes, masks.offsets, np.where(takes_i, j, i), np.where(takes_i, i, j))
+    return LocalMasks(pixels, masks.boxes, masks.height, masks.width)
 
 
 def areas_within(masks, indices, windows):
@@ -121,6 +168,28 @@ def _intersections(pixels, boxes, offsets, groups, other_pixels, other_boxes, ot
         order = np.argsort(found[1, first:count])
         found[1, first:count], found[2, first:count] = found[1, first:count][order], found[2, first:count][order]
     return found[0, :count].copy(), found[1, :count].copy(), found[2, :count].copy()
+
+
+@compiled
+def _suppress(better, worse, order, chosen):
+    # By descending score of the better one, which is then known to be chosen or not.
+    for k in order:
+        if chosen[better[k]]:
+            chosen[worse[k]] = False
+
+
+@compiled
+def _clear(pixels, before, boxes, offsets, losers, takers):
+    for k in range(len(losers)):
+        i, j = losers[k], takers[k]
+        x, y, w, h = boxes[i]
+        u, v, s, t = boxes[j]
+        left, right = max(x, u), min(x + w, u + s)
+        for row in range(max(y, v), min(y + h, v + t)):
+            here, there = offsets[i] + (row - y) * w - x, offsets[j] + (row - v) * s - u
+            for column in range(left, right):
+                if before[there + column]:
+                    pixels[here + column] = 0
 
 
 @compiled

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellseg_mm.structures.local_masks import LocalMasks
-from cellseg_mm.structures.overlaps import areas_within, intersections, overlaps
+from cellseg_mm.structures.overlaps import areas_within, intersections, overlaps, suppress, without_overlap
 
 
 def scene(seed, count, side=60):
@@ -41,6 +41,33 @@ def test_each_pair_of_different_groups_comes_once(masks, seed):
     shared = np.einsum('ihw,jhw->ij', masks.astype(int), masks.astype(int)) * (groups[:, None] < groups)
     np.testing.assert_array_equal(np.stack([i, j]), np.nonzero(shared))
     np.testing.assert_array_equal(area, shared[shared > 0])
+
+
+@settings(deadline=None)
+@given(scenes, st.sampled_from([0.0, 0.3, 0.5, 1.0]), st.sampled_from([0.5, 1.0]), st.integers(0, 10**6))
+def test_suppression_is_the_greedy_one(masks, iou, contained, seed):
+    scores = np.random.default_rng(seed).integers(0, 5, len(masks)) / 5
+    chosen = []
+    for i in np.argsort(-scores, kind='stable').tolist():
+        for j in chosen:
+            shared, union = (masks[i] & masks[j]).sum(), (masks[i] | masks[j]).sum()
+            if shared > iou * union or shared > contained * min(masks[i].sum(), masks[j].sum()):
+                break
+        else:
+            chosen.append(i)
+    found = suppress(LocalMasks.from_bitmaps(masks), scores, iou, contained)
+    assert np.flatnonzero(found).tolist() == sorted(chosen)
+
+
+@settings(deadline=None)
+@given(scenes, st.integers(0, 10**6))
+def test_a_pixel_of_several_is_that_of_the_highest_score(masks, seed):
+    scores = np.random.default_rng(seed).integers(0, 4, len(masks)) / 4
+    kept = without_overlap(LocalMasks.from_bitmaps(masks), scores).to_ndarray().astype(bool)
+    taken = np.zeros(masks.shape[1:], bool)
+    for i in np.argsort(-scores, kind='stable'):
+        np.testing.assert_array_equal(kept[i], masks[i] & ~taken)
+        taken |= masks[i]
 
 
 @settings(deadline=None)

@@ -1,0 +1,112 @@
+"""Outlines of masks as polygons along the edges of their pixels."""
+import numpy as np
+import shapely
+
+from cellseg_mm.structures.compiled import compiled
+
+
+def polygons(masks, tolerance=0.0):
+    """The outlines of masks.
+
+    Args:
+        masks (LocalMasks): N masks.
+        tolerance (float): How far, in pixels, a simplified outline may run from the pixels' edges; 0 leaves it exact.
+
+    Returns:
+        ndarray: object (N,) of valid shapely polygons with the holes that masks have, multipolygons of those in pieces
+            (pixels that touch by a corner alone are two), and empty polygons of empty masks. The pixel in the upper
+            left corner of the image reaches from (0, 0) to (1, 1).
+    """
+    corners, loops = _trace(masks.pixels, masks.boxes, masks.offsets)
+    found = np.full(len(masks), shapely.Polygon(), object)
+    if not len(loops):
+        return found
+    cells, lengths, is_hole = loops[:, 0], loops[:, 1], loops[:, 2] == 1
+    rings = shapely.linearrings(corners.astype(np.float64), indices=np.repeat(np.arange(len(loops)), lengths))
+    shells = np.flatnonzero(~is_hole)
+    parents = np.arange(len(loops))
+    for hole in np.flatnonzero(is_hole).tolist():
+        around = shells[slice(*np.searchsorted(cells[shells], [cells[hole], cells[hole] + 1]))]
+        if len(around) > 1:
+            filled = shapely.polygons(rings[around])
+            inside = shapely.contains(filled, shapely.Point(loops[hole, 3:] + 0.5))
+            around = around[[np.where(inside, shapely.area(filled), np.inf).argmin()]]
+        parents[hole] = around[0]
+    # The shell first, then its holes.
+    order = np.lexsort((np.arange(len(loops)), is_hole, parents))
+    parts = shapely.polygons(rings[order], indices=np.searchsorted(shells, parents[order]))
+    if tolerance:
+        parts = shapely.simplify(parts, tolerance)
+    cells, firsts, counts = np.unique(cells[shells], return_index=True, return_counts=True)
+    found[cells] = parts[firsts]
+    for cell, first, count in zip(cells[counts > 1], firsts[counts > 1], counts[counts > 1], strict=True):
+        found[cell] = shapely.multipolygons(parts[first:first + count])
+    return found
+
+
+@compiled
+def _trace(pixels, boxes, offsets):
+    """Corners of loops, int32 (V, 2), and int64 (L, 5): cell, number of corners, 1 around a hole, x and y.
+
+    The mask lies to the right of the way, y pointing down; a loop's last corner is its first again, and no other comes
+    twice. At x and y is a pixel that borders on the loop from outside of the mask.
+    """
+    most = 0
+    for i in range(len(boxes)):
+        most += 2 * (boxes[i, 2] * boxes[i, 3] + boxes[i, 2] + boxes[i, 3]) + 4
+    # Each loop, of four edges at least, has one corner twice.
+    corners, loops = np.empty((most + most // 4, 2), np.int32), np.empty((most // 4 + 1, 5), np.int64)
+    size = count = 0
+    for i in range(len(boxes)):
+        x, y, w, h = boxes[i]
+        padded = np.zeros((h + 2, w + 2), np.uint8)
+        padded[1:-1, 1:-1] = pixels[offsets[i]:offsets[i + 1]].reshape(h, w)
+        seen = np.zeros((h + 2, w + 2), np.bool_)
+        # The corners of the loop so far, and the place of each among them, or -1.
+        way, places = np.empty((2 * (w * h + w + h) + 4, 2), np.int32), np.full((h + 2, w + 2), -1)
+        for top in range(1, h + 1):
+            for left in range(1, w + 1):
+                if not padded[top, left] or padded[top - 1, left] or seen[top, left]:
+                    continue
+                row, column, direction, closed = top, left, 0, False
+                way[0], places[top, left], length = (x + left - 1, y + top - 1), 0, 1
+                while not closed:
+                    if direction == 0:
+                        seen[row, column] = True
+                    column += (direction == 0) - (direction == 2)
+                    row += (direction == 1) - (direction == 3)
+                    # The pixels ahead, to the right and to the left of the way.
+                    right = padded[row - (direction >= 2), column - (direction == 1 or direction == 2)]
+                    ahead = padded[row - (direction == 0 or direction == 3), column - (direction >= 2)]
+                    turn = 0 if right and not ahead else 3 if right else 1
+                    direction = (direction + turn) % 4
+                    closed = row == top and column == left and direction == 0
+                    first = places[row, column]
+                    if turn and first < 0:
+                        way[length], places[row, column] = (x + column - 1, y + row - 1), length
+                        length += 1
+                    elif turn:
+                        # Back at a corner: what lies between is a loop.
+                        start = size
+                        for k in range(first, length):
+                            corners[size] = way[k]
+                            places[way[k, 1] - y + 1, way[k, 0] - x + 1] = -1
+                            size += 1
+                        corners[size] = way[first]
+                        size += 1
+                        places[row, column], length = first, first + 1
+                        loops[count, 0], loops[count, 1] = i, size - start
+                        loops[count, 2], loops[count, 3], loops[count, 4] = _side(corners[start:size])
+                        count += 1
+                places[top, left] = -1
+    return corners[:size], loops[:count]
+
+
+@compiled
+def _side(loop):
+    """1 if a loop runs around a hole; and x and y of the pixel to the left of its first edge."""
+    twice_area = 0
+    for k in range(len(loop) - 1):
+        twice_area += np.int64(loop[k, 0]) * loop[k + 1, 1] - np.int64(loop[k + 1, 0]) * loop[k, 1]
+    (x, y), dx, dy = loop[0], loop[1, 0] - loop[0, 0], loop[1, 1] - loop[0, 1]
+    return 1 if twice_area < 0 else 0, x - 1 if dx < 0 or dy < 0 else x, y - 1 if dx > 0 or dy < 0 else y
