@@ -22,7 +22,7 @@ def build(config, checkpoint=None):
     """The detector of a config as a `CellDetector`, with random weights or a checkpoint's."""
     from mmdet.registry import MODELS
 
-    from cellseg_mm.engine.checkpoint import read_checkpoint
+    from cellseg_mm.models.checkpoint import read_checkpoint
     config.model.type = f'Cell{config.model.type.removeprefix("Cell")}'
     config.model.backbone.init_cfg = None
     torch.manual_seed(0)

@@ -165,7 +165,8 @@ class CellDataset(CocoDataset):
 
     Every annotation becomes an instance or is an error; see `read_cells`. Crowds, and what is marked 'ignore', have the
     `ignore_flag` 1. Images without a cell are kept: they teach the model what is not one. `metainfo`, which goes into
-    checkpoints, has the median pixel size of the images as `mpp`, micrometres per pixel, or None where none records it.
+    checkpoints, has the median pixel size of the images as `mpp`, micrometres per pixel, or None where none records it,
+    and their median height and width in pixels as `image_size`.
 
     Raises:
         CellDataError: If the annotation file is missing, its classes differ, there is no image in it, or an annotation
@@ -185,6 +186,8 @@ class CellDataset(CocoDataset):
                                 'add images, then run tools/prepare_data.py again')
         sizes = [image['mpp'] for image in data['images'] if image.get('mpp')]
         self._metainfo['mpp'] = float(np.median(sizes)) if sizes else None
+        self._metainfo['image_size'] = [
+            float(np.median([image[side] for image in data['images']])) for side in ('height', 'width')]
         self.cat_ids = sorted(category['id'] for category in data['categories'])
         self.cat2label = {category: label for label, category in enumerate(self.cat_ids)}
         self.cat_img_map = defaultdict(list)

@@ -5,11 +5,11 @@ from mmengine.dist import all_gather_object, get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from cellseg_mm.engine.checkpoint import message_hub_to_plain, plain_to_message_hub
 from cellseg_mm.engine.seeding import random_state, set_random_state
 from cellseg_mm.evaluation.cell_metric import CellMetric
 from cellseg_mm.io.files import atomic_path
 from cellseg_mm.io.work_dir import best_path, files_beside, results_path
+from cellseg_mm.models.checkpoint import message_hub_to_plain, plain_to_message_hub
 
 _LATEST_RESULTS = '.val-results-latest.json'
 

@@ -19,11 +19,11 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.utils import import_modules_from_strings
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_flop_count
 
-from cellseg_mm.engine.checkpoint import check_weights, read_checkpoint
 from cellseg_mm.engine.config import dataset_config, load_config
 from cellseg_mm.engine.preflight import drop_pretrained
 from cellseg_mm.engine.run_record import peak_resident_bytes
 from cellseg_mm.errors import UserError
+from cellseg_mm.models.checkpoint import check_weights, read_checkpoint
 from cellseg_mm.processes import end_with_parent
 from cellseg_mm.progress import track
 from cellseg_mm.structures.local_masks import as_local_masks

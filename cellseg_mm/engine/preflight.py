@@ -8,12 +8,12 @@ from mmdet.registry import MODELS
 from mmengine.runner.checkpoint import get_external_models, get_mmcls_models, get_torchvision_models
 
 from cellseg_mm.datasets.cell_dataset import check_classes, read_annotations
-from cellseg_mm.engine.checkpoint import read_checkpoint
 from cellseg_mm.engine.config import dataset_config
 from cellseg_mm.engine.config_checks.subject import dicts, listed, parts_of
 from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.models.backbones.timm_backbone import efficientnet_lite0_path
 from cellseg_mm.models.backbones.timm_weights import address_location, fetch, read_weights, weights_location
+from cellseg_mm.models.checkpoint import read_checkpoint
 
 _LOCAL_PARTS = dict(LoadAnnotations='LoadCellAnnotations', FCNMaskHead='CellMaskHead',
                     MaxIoUAssigner='LocalMaxIoUAssigner', DynamicSoftLabelAssigner='LocalSoftLabelAssigner',

@@ -6,7 +6,6 @@ from mmengine.model import is_model_wrapper
 
 from cellseg_mm.datasets.cell_dataset import read_cells
 from cellseg_mm.engine.assessment import assess
-from cellseg_mm.engine.checkpoint import check_checkpoint_classes, check_weights, read_checkpoint
 from cellseg_mm.engine.config import dataset_config
 from cellseg_mm.engine.distributed import prepare_distributed
 from cellseg_mm.engine.preflight import canvas_parts, check_data, check_work_dir
@@ -15,6 +14,7 @@ from cellseg_mm.errors import UserError
 from cellseg_mm.evaluation.operating_point import thresholds_of
 from cellseg_mm.evaluation.submission import MAX_PARAMETERS
 from cellseg_mm.io.work_dir import RESULTS_NAME
+from cellseg_mm.models.checkpoint import check_checkpoint_classes, check_weights, read_checkpoint
 
 
 def validate(config, checkpoint, work_dir, launcher='none'):

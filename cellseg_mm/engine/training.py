@@ -9,13 +9,6 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.model import is_model_wrapper
 
 from cellseg_mm.engine.assessment import conclude_training
-from cellseg_mm.engine.checkpoint import (
-    check_checkpoint_classes,
-    check_resumable,
-    check_weights,
-    matching_weights,
-    read_checkpoint,
-)
 from cellseg_mm.engine.config_check import check_config, check_pretrained, warnings_of
 from cellseg_mm.engine.config_checks.subject import listed
 from cellseg_mm.engine.distributed import prepare_distributed
@@ -25,6 +18,13 @@ from cellseg_mm.engine.runner import CellRunner
 from cellseg_mm.errors import UserError
 from cellseg_mm.io.files import atomic_path
 from cellseg_mm.io.work_dir import best_checkpoint, best_path, epoch_files, files_beside, last_checkpoint
+from cellseg_mm.models.checkpoint import (
+    check_checkpoint_classes,
+    check_resumable,
+    check_weights,
+    matching_weights,
+    read_checkpoint,
+)
 from cellseg_mm.visualization.curves import plot_curves
 
 

@@ -17,27 +17,29 @@ class Tile(NamedTuple):
 
 
 class Tiling:
-    """Tiles of an image of (height, width), row by row: all of `size` pixels, or the image's where that is smaller.
+    """Tiles of an image of (height, width), row by row: all of `size` pixels, or up to the end of the image.
 
     Args:
         height (int): Rows of the image.
         width (int): Columns of the image.
         size (int): Pixels of a tile along each side.
         overlap (int): Pixels that neighbours share, at the least.
+        unit (int): Tiles begin at multiples of this; the last ones, too, which are smaller then.
 
     Attributes:
         tiles (list[Tile]): All of them.
 
     Raises:
-        UserError: If the overlap is as large as a tile, or negative.
+        UserError: If the overlap leaves tiles no way to go on, or is negative.
     """
 
-    def __init__(self, height, width, size, overlap):
-        if not 0 <= overlap < size:
+    def __init__(self, height, width, size, overlap, unit=1):
+        if not 0 <= overlap <= size - unit:
             raise UserError(f'tiles of {size} pixels cannot overlap by {overlap}: take larger tiles, or less overlap')
         self.height, self.width, self.size = height, width, size
-        self._columns, self._rows = (_starts(length, size, overlap) for length in (width, height))
-        self.tiles = [Tile(x, y, min(size, width), min(size, height)) for y in self._rows for x in self._columns]
+        self._columns, self._rows = (_starts(length, size, overlap, unit) for length in (width, height))
+        self.tiles = [Tile(x, y, min(size, width - x), min(size, height - y)) for y in self._rows
+                      for x in self._columns]
 
     def owners(self, points):
         """The tile that sees most around each point: the one whose inner borders are farthest away.
@@ -60,9 +62,9 @@ class Tiling:
         return np.minimum(points - corners[tiles, :2], corners[tiles, 2:] - points).min(1)
 
 
-def _starts(length, size, overlap):
-    last = max(length - size, 0)
-    return [*range(0, last, size - overlap), last]
+def _starts(length, size, overlap, unit):
+    last = -(-max(length - size, 0) // unit) * unit
+    return [*range(0, last, (size - overlap) // unit * unit), last]
 
 
 def _middles(starts, size):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from model_runs import CONFIGS, batch, build, predict, tiny_scene
 
-from cellseg_mm.engine.checkpoint import check_weights, read_checkpoint
 from cellseg_mm.engine.epoch_loss_hook import validation_losses
 from cellseg_mm.evaluation.submission import MAX_PARAMETERS
+from cellseg_mm.models.checkpoint import check_weights, read_checkpoint
 from cellseg_mm.structures.local_masks import LocalMasks
 
 MAX_DETS = 20  # untrained models find as many as they may, and masks take time

@@ -3,7 +3,6 @@ import re
 
 from mmengine.model import BaseModule
 
-from cellseg_mm.engine.checkpoint import read_checkpoint
 from cellseg_mm.engine.config_checks.finding import Finding, error, note, warning
 from cellseg_mm.engine.preflight import pretrained_location, pretrained_parts
 from cellseg_mm.errors import UserError
@@ -15,6 +14,7 @@ from cellseg_mm.models.backbones.timm_weights import (
     read_weights,
     weights_licence,
 )
+from cellseg_mm.models.checkpoint import read_checkpoint
 
 _MOST = 0.9  # share of the tensors that a file should have
 # Not pretrained where it is there: counts of batches, and what deformable convolutions add.

@@ -10,13 +10,14 @@ from mmengine.logging import HistoryBuffer
 from cellseg_mm.errors import UserError
 
 
-def read_checkpoint(path):
-    """Read a checkpoint, running none of the code that such a file can hold.
+def read_checkpoint(path, trusted=False):
+    """Read a checkpoint, running none of the code that such a file can hold, unless it is trusted.
 
     MMEngine falls back to unrestricted unpickling, which runs whatever the file's author put into it.
 
     Args:
         path (str | Path): A file that this project, MMDetection or plain PyTorch wrote.
+        trusted (bool): Whether code in it may run.
 
     Returns:
         dict: With `state_dict`, and `meta` where the file has it.
@@ -32,7 +33,7 @@ def read_checkpoint(path):
                   *{type(np.dtype(code)) for code in '?bhilqBHILQefd'}, (_method_of_a_buffer, 'builtins.getattr')]
     try:
         with torch.serialization.safe_globals(data_types):
-            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+            checkpoint = torch.load(path, map_location='cpu', weights_only=not trusted)
     except pickle.UnpicklingError as error:
         blocked = re.search(r'GLOBAL (\S+)|(getattr)', str(error))
         raise UserError(

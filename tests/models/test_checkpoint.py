@@ -6,7 +6,8 @@ import torch
 from mmengine.logging import MessageHub
 from torch import nn
 
-from cellseg_mm.engine.checkpoint import (
+from cellseg_mm.errors import UserError
+from cellseg_mm.models.checkpoint import (
     check_checkpoint_classes,
     check_resumable,
     check_weights,
@@ -15,7 +16,6 @@ from cellseg_mm.engine.checkpoint import (
     plain_to_message_hub,
     read_checkpoint,
 )
-from cellseg_mm.errors import UserError
 
 
 class RunsCode:

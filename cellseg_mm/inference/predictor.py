@@ -1,0 +1,213 @@
+"""From an image of any size to its cells."""
+import math
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+
+from cellseg_mm.errors import UserError
+from cellseg_mm.inference.detector import Detector, whole_steps
+from cellseg_mm.inference.fusion import fuse
+from cellseg_mm.inference.tissue import tissue_tiles
+from cellseg_mm.inference.views import views_of
+from cellseg_mm.io.slide import ArrayImage, open_slide
+from cellseg_mm.structures.cells import Cells
+from cellseg_mm.structures.merging import merge
+from cellseg_mm.structures.overlaps import suppress, without_overlap
+from cellseg_mm.structures.tiling import Tiling
+
+_TILE, _OVERLAP = 1024, 192  # pixels of the network's input
+_RIM = 4  # of those, within which a network may end a mask before a tile's border
+_SCALES = 0.1, 10.0  # pixel sizes by which an image may differ from the training's
+
+
+class Plan(NamedTuple):
+    """How an image is looked at.
+
+    Attributes:
+        tiling (Tiling): In pixels of the image.
+        shown (list[int]): The tiles that are looked at, the others being background.
+        factors (tuple[float]): For each detector, pixels of its input for one of the image's.
+        rim (int): Pixels of the image within which a mask at a tile's border counts as cut.
+        note (str): What there is to say of the pixel size, or nothing.
+    """
+
+    tiling: Tiling
+    shown: list
+    factors: tuple
+    rim: int
+    note: str
+
+
+class Predictor:
+    """Finds the cells of images of any size, by one model or several.
+
+    An image is seen in overlapping tiles, and scaled to the pixel size that the model was trained on where both are
+    known. What several models found, or one in several views, is fused.
+
+        predictor = Predictor('work_dirs/cell_maskrcnn/best_epoch_20.pth')
+        cells = predictor('slide.svs')
+        cells.masks, cells.labels, cells.scores
+
+    Args:
+        *checkpoints (str | Path): Files of `tools/train.py`, of models of the same classes.
+        config (str | Path, optional): Config file, for checkpoints without their own.
+        device (str, optional): Such as 'cpu' or 'cuda:1'; by default a GPU where there is one.
+        views (Sequence[str]): Sets of `cellseg_mm.inference.views.VIEWS`, such as ('turns', 'scales').
+        tile (int, optional): Pixels of the network's input along the sides of a tile; by default 1,024, or what the
+            model knows.
+        overlap (int, optional): Pixels of the network's input that neighbours share; by default 192, or what the model
+            knows. It is to be as long as most cells.
+        scale (float, optional): By how much images are enlarged for the network, whatever their pixel size.
+        background (bool): Whether tiles without tissue are looked at too.
+        batch_size (int): Tiles that are looked at at once.
+        trusted (bool): Whether code in the checkpoints may run.
+
+    Attributes:
+        classes (tuple[str]): Names of the classes, which labels count.
+        thresholds (ndarray): float64 (C,), of each class the score from which on a cell counts: the mean of those
+            beside the checkpoints. May be set.
+
+    Raises:
+        UserError: If a checkpoint cannot be used, or those of several do not fit.
+    """
+
+    def __init__(self, *checkpoints, config=None, device=None, views=(), tile=None, overlap=None, scale=None,
+                 background=False, batch_size=1, trusted=False):
+        self._views = views_of(views)
+        self._detectors = [Detector(checkpoint, config, device, trusted) for checkpoint in checkpoints]
+        first = self._detectors[0]
+        for checkpoint, detector in zip(checkpoints, self._detectors, strict=True):
+            if detector.classes != first.classes:
+                raise UserError(f'{checkpoint}: it knows the classes {", ".join(detector.classes)}, {checkpoints[0]} '
+                                f'{", ".join(first.classes)}; models of the same classes can be fused')
+        self.classes = first.classes
+        self.thresholds = np.mean([list(detector.thresholds.values()) for detector in self._detectors], axis=0)
+        known = first.tiles
+        self._tile = tile or (known.size if known else _TILE)
+        self._overlap = (known.overlap if known else _OVERLAP) if overlap is None else overlap
+        self._scale, self._background, self._batch_size = scale, background, batch_size
+
+    def __call__(self, image, mpp=None):
+        """The cells of an image that count: sure enough, each once, no two on one pixel.
+
+        Args:
+            image (str | Path | ndarray): A file, or uint8 (H, W, 3) BGR, as `read_image` gives it.
+            mpp (float, optional): Micrometres per pixel, for an image that does not tell.
+
+        Returns:
+            Cells: On a canvas of the image's size.
+        """
+        return self.confident(self.detect(image, mpp))
+
+    def detect(self, image, mpp=None):
+        """All that is found in an image, doubtful and overlapping cells too, as metrics want it; as `__call__`."""
+        if isinstance(image, np.ndarray):
+            return self._detect(ArrayImage(image, mpp))
+        with open_slide(image) as slide:
+            return self._detect(slide, mpp)
+
+    def _detect(self, slide, mpp=None):
+        plan = self.plan(slide, mpp)
+        return self.merged(plan, dict(self.look(slide, plan, plan.shown)))
+
+    def plan(self, slide, mpp=None):
+        """How an image will be looked at.
+
+        Args:
+            slide: As `open_slide` gives it.
+            mpp (float, optional): Micrometres per pixel, in place of what the file says.
+
+        Returns:
+            Plan: The tiles and scales.
+
+        Raises:
+            UserError: If the pixel size is far from that of the training.
+        """
+        mpp, first = mpp or slide.mpp, self._detectors[0]
+        factors = [self._scale or _factor(detector, mpp) for detector in self._detectors]
+        unit, factors[0] = whole_steps(factors[0], first.stride)
+        size = max(math.floor(self._tile / factors[0]) // unit, 1) * unit
+        tiling = Tiling(slide.height, slide.width, size, math.ceil(self._overlap / factors[0]), unit)
+        shown = list(range(len(tiling.tiles))) if self._background else tissue_tiles(slide, tiling)
+        return Plan(tiling, shown, tuple(factors), math.ceil(_RIM / factors[0]), _note(first, mpp, self._scale))
+
+    def look(self, slide, plan, tiles):
+        """Look at tiles of an image.
+
+        Args:
+            slide: As `open_slide` gives it.
+            plan (Plan): Of this image.
+            tiles (Sequence[int]): Indices of the plan's tiles.
+
+        Yields:
+            tuple[int, Cells]: The tile, and what was found in it.
+        """
+        places = plan.tiling.tiles
+        batches = [some[first:first + self._batch_size]
+                   for some in (list(group) for _, group in groupby(tiles, lambda tile: places[tile][2:]))
+                   for first in range(0, len(some), self._batch_size)]
+
+        def read(batch):
+            return [slide.read(*places[tile]) for tile in batch]
+
+        # One batch is read while the network sees the one before it.
+        with ThreadPoolExecutor(1) as reader:
+            coming = reader.submit(read, batches[0]) if batches else None
+            for batch, following in zip(batches, [*batches[1:], None], strict=True):
+                pictures = coming.result()
+                coming = reader.submit(read, following) if following else None
+                yield from zip(batch, self._see(pictures, plan.factors), strict=True)
+
+    def _see(self, pictures, factors):
+        """What all detectors found in all views of pictures, fused."""
+        found = []
+        for detector, factor in zip(self._detectors, factors, strict=True):
+            for view in self._views:
+                seen = detector([view.of(picture) for picture in pictures], factor * view.scale)
+                found.append([view.undo(cells) for cells in seen])
+        return [fuse(views) for views in zip(*found, strict=True)]
+
+    def merged(self, plan, found):
+        """One set of cells out of those of the tiles.
+
+        Args:
+            plan (Plan): Of the image.
+            found (dict[int, Cells]): By tile what was found in it, of all that are shown.
+
+        Returns:
+            Cells: On a canvas of the image's size.
+        """
+        tiling = plan.tiling
+        parts = [found[number] if number in found else Cells.none(tile.height, tile.width)
+                 for number, tile in enumerate(tiling.tiles)]
+        scores, labels = (np.concatenate([getattr(part, name) for part in parts]) for name in ('scores', 'labels'))
+        masks, kept = merge(tiling, [part.masks for part in parts], scores, plan.rim)
+        return Cells(masks, labels[kept], scores[kept])
+
+    def confident(self, cells):
+        """Those of a score at or above the threshold of their class, each once, no two on one pixel; none is empty."""
+        cells = cells[cells.scores >= self.thresholds[cells.labels]]
+        cells = cells[suppress(cells.masks, cells.scores)]
+        masks = without_overlap(cells.masks, cells.scores)
+        return Cells(masks, cells.labels, cells.scores)[masks.boxes[:, 2] > 0]
+
+
+def _factor(detector, mpp):
+    if not mpp or not detector.mpp:
+        return detector.factor
+    ratio = mpp / detector.mpp
+    if not _SCALES[0] <= ratio <= _SCALES[1]:
+        raise UserError(f'its pixels are {mpp:g} µm, the model was trained on {detector.mpp:g} µm: that is too far '
+                        'apart; give the true size by --mpp, or the enlargement by --scale')
+    return detector.factor * ratio
+
+
+def _note(detector, mpp, scale):
+    if scale or (mpp and detector.mpp):
+        return ''
+    if detector.mpp:
+        return (f'its pixel size is unknown, and taken to be {detector.mpp:g} µm, which the model was trained on; give '
+                'it by --mpp')
+    return 'the pixel size of the training is unknown: the image is taken to be of the same'
