@@ -10,7 +10,8 @@ def polygons(masks, tolerance=0.0):
 
     Args:
         masks (LocalMasks): N masks.
-        tolerance (float): How far, in pixels, a simplified outline may run from the pixels' edges; 0 leaves it exact.
+        tolerance (float): How far, in pixels, a simplified outline may run from the pixels' edges (their Hausdorff
+            distance); 0 leaves it exact, and so is an outline left that would cross itself.
 
     Returns:
         ndarray: object (N,) of valid shapely polygons with the holes that masks have, multipolygons of those in pieces
@@ -18,29 +19,46 @@ def polygons(masks, tolerance=0.0):
             left corner of the image reaches from (0, 0) to (1, 1).
     """
     corners, loops = _trace(masks.pixels, masks.boxes, masks.offsets)
-    found = np.full(len(masks), shapely.Polygon(), object)
     if not len(loops):
-        return found
-    cells, lengths, is_hole = loops[:, 0], loops[:, 1], loops[:, 2] == 1
-    rings = shapely.linearrings(corners.astype(np.float64), indices=np.repeat(np.arange(len(loops)), lengths))
-    shells = np.flatnonzero(~is_hole)
+        return np.full(len(masks), shapely.Polygon(), object)
+    lengths, parents = loops[:, 1], _parents(corners, loops)
+    exact = _assemble(corners, lengths, loops, parents, len(masks))
+    if not tolerance:
+        return exact
+    kept = _kept(corners, lengths, float(tolerance))
+    left = np.add.reduceat(kept, np.cumsum(lengths) - lengths, dtype=np.int64)
+    simple = _assemble(corners[kept], left, loops, parents, len(masks))
+    return np.where(shapely.is_valid(simple), simple, exact)
+
+
+def _parents(corners, loops):
+    """The loop around the piece that each loop borders, itself for those around a piece: int64 (L,)."""
+    cells, is_hole = loops[:, 0], loops[:, 2] == 1
+    shells, stops = np.flatnonzero(~is_hole), np.cumsum(loops[:, 1])
     parents = np.arange(len(loops))
     for hole in np.flatnonzero(is_hole).tolist():
         around = shells[slice(*np.searchsorted(cells[shells], [cells[hole], cells[hole] + 1]))]
         if len(around) > 1:
-            filled = shapely.polygons(rings[around])
+            filled = np.array([shapely.Polygon(corners[stops[k] - loops[k, 1]:stops[k]]) for k in around.tolist()])
             inside = shapely.contains(filled, shapely.Point(loops[hole, 3:] + 0.5))
             around = around[[np.where(inside, shapely.area(filled), np.inf).argmin()]]
         parents[hole] = around[0]
+    return parents
+
+
+def _assemble(corners, lengths, loops, parents, count):
+    """Polygons, object (count,), of loops that have so many corners each."""
+    cells, is_hole = loops[:, 0], loops[:, 2] == 1
+    rings = shapely.linearrings(corners.astype(np.float64), indices=np.repeat(np.arange(len(loops)), lengths))
+    shells = np.flatnonzero(~is_hole)
     # The shell first, then its holes.
     order = np.lexsort((np.arange(len(loops)), is_hole, parents))
     parts = shapely.polygons(rings[order], indices=np.searchsorted(shells, parents[order]))
-    if tolerance:
-        parts = shapely.simplify(parts, tolerance)
+    found = np.full(count, shapely.Polygon(), object)
     cells, firsts, counts = np.unique(cells[shells], return_index=True, return_counts=True)
     found[cells] = parts[firsts]
-    for cell, first, count in zip(cells[counts > 1], firsts[counts > 1], counts[counts > 1], strict=True):
-        found[cell] = shapely.multipolygons(parts[first:first + count])
+    for cell, first, several in zip(cells[counts > 1], firsts[counts > 1], counts[counts > 1], strict=True):
+        found[cell] = shapely.multipolygons(parts[first:first + several])
     return found
 
 
@@ -110,3 +128,44 @@ def _side(loop):
         twice_area += np.int64(loop[k, 0]) * loop[k + 1, 1] - np.int64(loop[k + 1, 0]) * loop[k, 1]
     (x, y), dx, dy = loop[0], loop[1, 0] - loop[0, 0], loop[1, 1] - loop[0, 1]
     return 1 if twice_area < 0 else 0, x - 1 if dx < 0 or dy < 0 else x, y - 1 if dx > 0 or dy < 0 else y
+
+
+@compiled
+def _kept(corners, lengths, tolerance):
+    """Which corners of loops Douglas and Peucker (1973) leave, three of each at the least: bool (V,)."""
+    kept, stack = np.zeros(len(corners), np.bool_), np.empty((len(corners) + 1, 2), np.int64)
+    start = 0
+    for length in lengths:
+        end = start + length - 1
+        # The first corner, the farthest from it, and the one farthest aside from both.
+        far, _ = _farthest(corners, start, end, start, start)
+        (before, least), (after, most) = (
+            _farthest(corners, start, far, start, far), _farthest(corners, far, end, start, far))
+        aside = before if least > most else after
+        stack[0], stack[1] = (start, min(far, aside)), (min(far, aside), max(far, aside))
+        stack[2], depth = (max(far, aside), end), 3
+        while depth:
+            depth -= 1
+            first, last = stack[depth]
+            kept[first] = kept[last] = True
+            middle, distance = _farthest(corners, first, last, first, last)
+            if distance > tolerance**2:
+                stack[depth], stack[depth + 1] = (first, middle), (middle, last)
+                depth += 2
+        start = end + 1
+    return kept
+
+
+@compiled
+def _farthest(corners, first, last, a, b):
+    """Of the corners between `first` and `last`, the farthest from the line from a to b, and its squared distance."""
+    (x, y), (dx, dy) = corners[a], corners[b] - corners[a]
+    square = float(dx)**2 + float(dy)**2
+    farthest, most = first, 0.0
+    for k in range(first + 1, last):
+        u, v = float(corners[k, 0] - x), float(corners[k, 1] - y)
+        along = min(max((u * dx + v * dy) / square, 0.0), 1.0) if square > 0 else 0.0
+        distance = (u - along * dx)**2 + (v - along * dy)**2
+        if distance > most:
+            farthest, most = k, distance
+    return farthest, most
