@@ -15,7 +15,8 @@ from PIL.PngImagePlugin import PngImageFile
 from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.io import tiff
 from cellseg_mm.io.files import atomic_path
-from cellseg_mm.io.tiff import AGAIN, Raster, reading
+from cellseg_mm.io.raster import PERCENTILES, Raster, check_percentiles, spans, to_bgr
+from cellseg_mm.io.reading import AGAIN, reading
 
 # These classes directly: Image.open would refuse large slides as 'decompression bombs' by their size alone.
 _PILLOW = {b'\x89PNG\r\n\x1a\n': PngImageFile, b'\xff\xd8\xff': JpegImageFile, b'BM': BmpImageFile}
@@ -23,7 +24,7 @@ _PILLOW = {b'\x89PNG\r\n\x1a\n': PngImageFile, b'\xff\xd8\xff': JpegImageFile, b
 _MAX_EXPANSION = 2000
 
 
-def read_image(path, percentiles=(0.1, 99.9)):
+def read_image(path, percentiles=PERCENTILES):
     """Read an image file as MMDetection wants it.
 
     - Alpha is dropped, associated alpha too: a half-transparent pixel comes out as composed over black.
@@ -46,24 +47,10 @@ def read_image(path, percentiles=(0.1, 99.9)):
         CellDataError: If the file cannot be read as one image; says why and what to do.
         UserError: If the percentiles do not rise within 0 to 100.
     """
-    if not 0 <= percentiles[0] < percentiles[1] <= 100:
-        raise UserError(f'percentiles have to rise within 0 to 100, unlike {percentiles}')
+    check_percentiles(percentiles)
     with reading(path):
-        raster = _read(path)
-        values = raster.values
-        if raster.kind == 'palette':
-            return np.ascontiguousarray(raster.palette[values[..., 0], ::-1])
-        if raster.white_is_zero:
-            # The complement within the stored bits, which is also right for signed integers.
-            values = -values if values.dtype.kind == 'f' else _complement(values, raster.bits)
-        if raster.kind == 'channels':
-            channels = [_to_uint8(path, values[..., i], raster.bits, percentiles) for i in range(values.shape[-1])]
-            channels += [np.zeros_like(channels[0])] * (3 - len(channels))
-            return np.stack(channels[::-1], axis=-1)
-        values = _to_uint8(path, values, raster.bits, percentiles)
-        if raster.kind == 'grey':
-            return np.repeat(values, 3, axis=-1)
-        return cv2.cvtColor(np.ascontiguousarray(values), cv2.COLOR_RGB2BGR)
+        raster = read_raster(path)
+        return to_bgr(raster, spans(path, raster, percentiles))
 
 
 def read_annotated_image(path, shape):
@@ -104,7 +91,7 @@ def read_label_map(path, shape=None):
             fractional, non-finite or inexact ids.
     """
     with reading(path):
-        raster = _read(path)
+        raster = read_raster(path)
         if raster.lossy:
             raise CellDataError(path, f'is a {raster.lossy}-compressed label map, whose ids may be inexact',
                                 'save it as PNG, or as TIFF without compression or with LZW or Deflate')
@@ -163,7 +150,18 @@ def _magic(path):
     raise CellDataError(path, problem, 'save the image in one of these formats' if start else AGAIN)
 
 
-def _read(path):
+def read_raster(path):
+    """Read an image file as it is stored.
+
+    Args:
+        path (str | Path): A TIFF, PNG, JPEG or BMP file.
+
+    Returns:
+        Raster: The stored samples and what they mean.
+
+    Raises:
+        CellDataError: If the file is none of them, or has more than one image; other errors are the decoder's.
+    """
     magic = _magic(path)
     return tiff.read(path) if magic in tiff.MAGICS else _read_with_pillow(path, _PILLOW[magic])
 
@@ -200,30 +198,6 @@ def _read_with_pillow(path, opener):
     rgb = values.shape[-1] >= 3
     return Raster(values[..., :3 if rgb else 1], 'rgb' if rgb else 'grey', 8 * values.itemsize if depth > 4 else depth,
                   lossy='JPEG' if opener is JpegImageFile else '')
-
-
-def _complement(values, bits):
-    unused = 2 ** (8 * values.itemsize) - 2**bits if values.dtype.kind == 'u' else 0
-    return ~values - values.dtype.type(unused) if unused else ~values
-
-
-def _to_uint8(path, values, bits, percentiles):
-    if values.dtype == bool:
-        return values.astype(np.uint8) * np.uint8(255)
-    if values.dtype == np.uint8:
-        return values if bits == 8 else np.rint(values * (255 / (2**bits - 1))).astype(np.uint8)
-    finite = values[np.isfinite(values)] if values.dtype.kind == 'f' else values
-    if finite.size == 0:
-        raise CellDataError(path, 'has no finite pixel', AGAIN)
-    low, high = np.percentile(finite, percentiles).tolist()
-    if not low < high:
-        low, high = float(finite.min()), float(finite.max())
-    if not low < high:
-        return np.zeros(values.shape, np.uint8)
-    wide = values.astype(np.float32 if values.itemsize <= 2 else np.float64)
-    # Halves, since the range of floats may be twice the largest float.
-    scaled = (np.clip(wide, low, high) / 2 - low / 2) / (high / 2 - low / 2) * 255
-    return np.rint(np.nan_to_num(scaled, copy=False)).astype(np.uint8)
 
 
 def _to_labels(path, values):

@@ -7,7 +7,6 @@ import html
 import logging
 import math
 import re
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +14,9 @@ import tifffile
 from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC
 
 from cellseg_mm.errors import CellDataError
+from cellseg_mm.io.pixel_size import MICROMETRES, plausible
+from cellseg_mm.io.raster import Raster
+from cellseg_mm.io.reading import AGAIN, reading
 
 # tifffile logs what it finds wrong; everything that matters is raised here instead.
 logging.getLogger('tifffile').setLevel(logging.CRITICAL)
@@ -35,52 +37,6 @@ _GREY = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE)
 _ALPHA = (EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA)
 _AXES = {'T': 'time points', 'Z': 'slices', 'Q': 'pages of unstated meaning', 'I': 'pages of unstated meaning'}
 
-_MICROMETRES = {'m': 1e6, 'cm': 1e4, 'mm': 1e3, 'nm': 1e-3, 'pm': 1e-6, 'Å': 1e-4, 'inch': 25400.0, 'in': 25400.0,
-                **dict.fromkeys(('um', 'µm', 'μm', 'micron', 'microns', 'micrometer', 'micrometre'), 1.0)}
-
-AGAIN = 'copy or export it again'
-
-
-class Raster(NamedTuple):
-    """One image as it is stored, before any scaling.
-
-    Args:
-        values: (H, W, C) array of the colour samples, any dtype; alpha and other extra samples are left out.
-        kind: 'grey' (C = 1), 'palette' (C = 1, indices into `palette`), 'rgb' (C = 3) or 'channels' (C = 2 or 3).
-        bits: Bits of each stored sample, 1 to 64.
-        palette: (2 ** bits, 3) uint8 RGB, for 'palette' only.
-        white_is_zero: Whether grey values run from white to black.
-        lossy: Name of the compression where it may have changed values, else empty.
-    """
-
-    values: np.ndarray
-    kind: str
-    bits: int
-    palette: np.ndarray | None = None
-    white_is_zero: bool = False
-    lossy: str = ''
-
-
-@contextmanager
-def reading(path):
-    """Turn whatever goes wrong while `path` is read into a CellDataError that says what to do."""
-    try:
-        yield
-    except CellDataError:
-        raise
-    except FileNotFoundError as error:
-        raise CellDataError(path, 'does not exist', 'check the name and the folder') from error
-    except IsADirectoryError as error:
-        raise CellDataError(path, 'is a folder', 'name an image file') from error
-    except PermissionError as error:
-        raise CellDataError(path, 'may not be read', 'change its permissions') from error
-    except MemoryError as error:
-        raise CellDataError(path, 'does not fit into memory', 'cut it into tiles') from error
-    except Exception as error:
-        # Decoders raise anything at all on broken bytes; the reason helps, whatever its type.
-        reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
-        raise CellDataError(path, f'is damaged or of an unsupported form ({reason})', AGAIN) from error
-
 
 def read(path):
     """Read the image with the most pixels among those of a TIFF file.
@@ -96,23 +52,39 @@ def read(path):
             than grey, palette, RGB or JPEG's YCbCr.
     """
     with reading(path), tifffile.TiffFile(path) as tif:
-        series = _largest_series(path, tif)
-        page = series.keyframe
-        channels = _channels(path, series)
-        _check_backed_by_bytes(path, tif, series)
+        series = largest_series(path, tif)
+        channels = channels_of(path, series)
+        check_backed_by_bytes(path, tif, series)
         values = series.asarray(maxworkers=1)
         if values.shape != series.shape:
             raise CellDataError(path, f'holds data of shape {values.shape}, not {series.shape} as it says', AGAIN)
-        values = np.moveaxis(values.reshape([_size(series, axis) for axis in channels.order]),
+        values = np.moveaxis(values.reshape([axis_size(series, axis) for axis in channels.order]),
                              [channels.order.index('Y'), channels.order.index('X')], [0, 1])
-        values = values.reshape(*values.shape[:2], -1)[..., :channels.count]
-        if channels.kind == 'palette' and values.dtype == bool:
-            # Indices; NumPy would take them for a mask.
-            values = values.view(np.uint8)
-        bits = page.bitspersample if isinstance(page.bitspersample, int) else 8 * values.itemsize
-        palette = _palette(path, page, values) if channels.kind == 'palette' else None
-        return Raster(values, channels.kind, bits, palette, page.photometric == PHOTOMETRIC.MINISWHITE,
-                      '' if page.compression in _EXACT else page.compression.name)
+        return raster_of(path, series.keyframe, channels, values.reshape(*values.shape[:2], -1)[..., :channels.count])
+
+
+def raster_of(path, page, channels, values):
+    """Say what the samples of a series, or of a window of it, mean.
+
+    Args:
+        path (str | Path): The file, for errors.
+        page (tifffile.TiffPage): The series' keyframe.
+        channels (Channels): What `channels_of` says.
+        values (np.ndarray): (H, W, count).
+
+    Returns:
+        Raster: The samples.
+
+    Raises:
+        CellDataError: If the palette has no colour for one of them.
+    """
+    if channels.kind == 'palette' and values.dtype == bool:
+        # Indices; NumPy would take them for a mask.
+        values = values.view(np.uint8)
+    bits = page.bitspersample if isinstance(page.bitspersample, int) else 8 * values.itemsize
+    palette = _palette(path, page, values) if channels.kind == 'palette' else None
+    return Raster(values, channels.kind, bits, palette, page.photometric == PHOTOMETRIC.MINISWHITE,
+                  '' if page.compression in _EXACT else page.compression.name)
 
 
 def read_pixel_size(path):
@@ -126,29 +98,33 @@ def read_pixel_size(path):
         CellDataError: If the file is no readable TIFF.
     """
     with reading(path), tifffile.TiffFile(path) as tif:
-        series = _largest_series(path, tif)
-        page = series.keyframe
-        if tif.is_ome:
-            found = _ome_pixel_size(tif.ome_metadata, _size(series, 'X'))
-        elif tif.is_imagej:
-            unit = str((tif.imagej_metadata or {}).get('unit', '')).replace('\\u00B5', 'µ')
-            found = _MICROMETRES.get(unit, math.nan) * _pixel_length(page)
-        elif aperio := re.search(r'\bMPP\s*=\s*([\d.]+)', page.description):
-            found = _number(aperio[1])
-        else:
-            found = 1e4 * _pixel_length(page) if page.resolutionunit == tifffile.RESUNIT.CENTIMETER else math.nan
-        return found if 0.001 <= found <= 10 else None
+        return pixel_size(tif, largest_series(path, tif))
 
 
-def _size(series, axis):
+def pixel_size(tif, series):
+    """`read_pixel_size` of an open file."""
+    page = series.keyframe
+    if tif.is_ome:
+        found = _ome_pixel_size(tif.ome_metadata, axis_size(series, 'X'))
+    elif tif.is_imagej:
+        unit = str((tif.imagej_metadata or {}).get('unit', '')).replace('\\u00B5', 'µ')
+        found = MICROMETRES.get(unit, math.nan) * _pixel_length(page)
+    elif aperio := re.search(r'\bMPP\s*=\s*([\d.]+)', page.description):
+        found = _number(aperio[1])
+    else:
+        found = 1e4 * _pixel_length(page) if page.resolutionunit == tifffile.RESUNIT.CENTIMETER else math.nan
+    return plausible(found)
+
+
+def axis_size(series, axis):
     return dict(zip(series.axes, series.shape, strict=True)).get(axis, 1)
 
 
-def _largest_series(path, tif):
+def largest_series(path, tif):
     """The series (or pyramid level) with most pixels; thumbnails, label and macro images of slides lose to it."""
     found = [level for series in tif.series for level in series.levels
              if not level.keyframe.is_mask and {'Y', 'X'} <= set(level.axes) and 0 not in level.shape]
-    areas = [_size(level, 'Y') * _size(level, 'X') for level in found]
+    areas = [axis_size(level, 'Y') * axis_size(level, 'X') for level in found]
     if not found:
         raise CellDataError(path, 'holds no image of at least one pixel', AGAIN)
     if areas.count(max(areas)) > 1:
@@ -163,43 +139,43 @@ def _largest_series(path, tif):
     return largest
 
 
-class _Channels(NamedTuple):
+class Channels(NamedTuple):
     kind: str
     count: int
     order: str
 
 
-def _channels(path, series):
+def channels_of(path, series):
     """What the samples of a series mean, by axes, photometric and extra-sample tags; refuses stacks."""
     page = series.keyframe
     order = ''.join(axis for axis, size in zip(series.axes, series.shape, strict=True) if size > 1 or axis in 'YX')
     extra = [axis for axis in order if axis not in 'YXCS']
     if extra:
-        meaning = ', '.join(f'{_size(series, axis)} {_AXES.get(axis, f"planes along {axis}")}' for axis in extra)
+        meaning = ', '.join(f'{axis_size(series, axis)} {_AXES.get(axis, f"planes along {axis}")}' for axis in extra)
         raise CellDataError(path, f'is a stack of {meaning}',
                             'save one plane as a file of its own, or name the axes (such as CYX) when saving channels')
     if order.count('C') + order.count('S') > 1:
         raise CellDataError(path, 'holds several images of several samples each', 'save one as a file of its own')
-    stored = _size(series, 'C') * _size(series, 'S')
+    stored = axis_size(series, 'C') * axis_size(series, 'S')
     if page.photometric in (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR):
         if (page.photometric == PHOTOMETRIC.YCBCR and page.compression not in _JPEG) or (
                 page.compression == COMPRESSION.APERIO_JP2000_YCBC):
             raise CellDataError(path, 'stores YCbCr colours without JPEG compression', 'save it as RGB')
         if page.samplesperpixel < 3 or stored != page.samplesperpixel:
             raise CellDataError(path, f'says RGB but has {page.samplesperpixel} samples', 'save it as RGB or grey')
-        return _Channels('rgb', 3, order)
+        return Channels('rgb', 3, order)
     if page.photometric == PHOTOMETRIC.PALETTE and stored == 1:
-        return _Channels('palette', 1, order)
+        return Channels('palette', 1, order)
     if page.photometric not in _GREY:
         name = getattr(page.photometric, 'name', page.photometric)
         raise CellDataError(path, f'has the colour model {name}', 'save it as RGB or grey')
     count = stored - sum(sample in _ALPHA for sample in page.extrasamples)
     if not 1 <= count <= 3:
         raise CellDataError(path, f'has {count} channels', 'save one to three channels, shown as red, green and blue')
-    return _Channels('grey' if count == 1 else 'channels', count, order)
+    return Channels('grey' if count == 1 else 'channels', count, order)
 
 
-def _check_backed_by_bytes(path, tif, series):
+def check_backed_by_bytes(path, tif, series):
     """Refuse a file that ends before its data, or claims more pixels than its bytes can hold."""
     page, end = series.keyframe, tif.filehandle.size
     if any(p is None or p.parent is not tif for p in series.pages):
@@ -246,7 +222,7 @@ def _ome_pixel_size(xml, width):
         if attributes.get('SizeX') == str(width):
             # The schema's default unit.
             unit = html.unescape(attributes.get('PhysicalSizeXUnit', 'µm'))
-            return _number(attributes.get('PhysicalSizeX')) * _MICROMETRES.get(unit, math.nan)
+            return _number(attributes.get('PhysicalSizeX')) * MICROMETRES.get(unit, math.nan)
     return math.nan
 
 
