@@ -107,11 +107,23 @@ def _grid(masks):
     size = float(np.median(boxes[:, 2:].max(1))) if len(boxes) else 1.0
     side = int(max(8, size, np.sqrt(masks.height * masks.width / (2 * len(boxes) + 64))))
     columns = masks.width // side + 1
-    return side, columns, *_fill_bins(boxes, side, columns, masks.height // side + 1)
+    return side, columns, *bins(boxes, side, columns, masks.height // side + 1)
 
 
 @compiled
-def _fill_bins(boxes, side, columns, rows):
+def bins(boxes, side, columns, rows):
+    """The boxes that reach into each bin of a grid over the canvas.
+
+    Args:
+        boxes (ndarray): int32 (N, 4), x, y, width and height in pixels; empty ones reach into none.
+        side (int): Pixels of a bin along each side.
+        columns (int): Bins in a row, enough for all boxes.
+        rows (int): Rows of bins.
+
+    Returns:
+        tuple[ndarray, ndarray]: `starts`, int64 (columns * rows + 1,), and `members`, int64 (K,): those of bin b, row
+            by row, are `members[starts[b]:starts[b + 1]]`, ascending.
+    """
     starts = np.zeros(columns * rows + 1, np.int64)
     for step in range(2):
         if step:
