@@ -18,7 +18,7 @@ def polygons(masks, tolerance=0.0):
             (pixels that touch by a corner alone are two), and empty polygons of empty masks. The pixel in the upper
             left corner of the image reaches from (0, 0) to (1, 1).
     """
-    corners, loops = _trace(masks.pixels, masks.boxes, masks.offsets)
+    corners, loops = trace(masks.pixels, masks.boxes, masks.offsets)
     if not len(loops):
         return np.full(len(masks), shapely.Polygon(), object)
     lengths, parents = loops[:, 1], _parents(corners, loops)
@@ -63,11 +63,19 @@ def _assemble(corners, lengths, loops, parents, count):
 
 
 @compiled
-def _trace(pixels, boxes, offsets):
-    """Corners of loops, int32 (V, 2), and int64 (L, 5): cell, number of corners, 1 around a hole, x and y.
+def trace(pixels, boxes, offsets):
+    """The loops along the edges of the pixels of bitmaps, around their pieces and around holes in them.
 
-    The mask lies to the right of the way, y pointing down; a loop's last corner is its first again, and no other comes
-    twice. At x and y is a pixel that borders on the loop from outside of the mask.
+    Args:
+        pixels (ndarray): uint8 (P,), the bitmaps one after another.
+        boxes (ndarray): int32 (N, 4), the bitmaps' x, y, w, h.
+        offsets (ndarray): int64 (N + 1,), where each begins.
+
+    Returns:
+        tuple[ndarray, ndarray]: x and y of corners, int32 (V, 2), of one loop after another; and of each loop, int64
+            (L, 5), its bitmap, ascending, its number of corners, 1 where it runs around a hole, and x and y of a pixel
+            that borders on it from outside of the mask. The mask lies to the right of the way, y pointing down; a
+            loop's last corner is its first again, and no other comes twice.
     """
     most = 0
     for i in range(len(boxes)):
