@@ -1,10 +1,13 @@
-"""Size and shape of masks, as scikit-image's `regionprops` defines them, all masks at once."""
+"""Size, shape and colour of masks, as scikit-image's `regionprops` defines them, all masks at once."""
 from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
 
 from cellseg_mm.structures.compiled import compiled
+from cellseg_mm.structures.overlaps import bins
+
+_WINDOW = 2048
 
 
 class Shapes(NamedTuple):
@@ -18,7 +21,8 @@ class Shapes(NamedTuple):
         major_axis: Length of the long axis of the ellipse with the same second moments.
         minor_axis: Of its short axis.
         eccentricity: Of that ellipse, 0 for a circle to 1.
-        orientation: Angle from the x axis to the long axis, counter-clockwise as seen, in radians from -pi/2 to pi/2.
+        orientation: Angle from the y axis, which points down, to the long axis, counter-clockwise as seen, in radians
+            from -pi/2 to pi/2.
         solidity: Area over that of the convex hull.
     """
 
@@ -42,35 +46,46 @@ def shapes(masks):
     Returns:
         Shapes: Of all of them.
     """
-    sums = _moments(masks.pixels, masks.boxes, masks.offsets)
-    with np.errstate(invalid='ignore', divide='ignore'):
-        area = np.where(sums[:, 0] > 0, sums[:, 0], np.nan)
-        x, y = sums[:, 1] / area, sums[:, 2] / area
-        xx, yy, xy = sums[:, 3] / area - x**2, sums[:, 4] / area - y**2, sums[:, 5] / area - x * y
-        middle, half = (xx + yy) / 2, np.sqrt((xx - yy)**2 / 4 + xy**2)
-        long, short = middle + half, np.maximum(middle - half, 0)
-        round_ones = np.where(area > 0, 0, np.nan)
-        eccentricity = np.where(long > 0, np.sqrt(1 - short / np.where(long > 0, long, 1)), round_ones)
-    # Of y that points down.
-    orientation = np.arctan2(-2 * xy, xx - yy) / 2
-    return Shapes(area, x + masks.boxes[:, 0], y + masks.boxes[:, 1],
-                  np.where(area > 0, _perimeters(masks.pixels, masks.boxes, masks.offsets), np.nan),
-                  4 * np.sqrt(np.where(long > 0, long, 0 * area)), 4 * np.sqrt(short), eccentricity, orientation,
-                  area / np.where(area > 0, _hull_areas(masks.pixels, masks.boxes, masks.offsets), np.nan))
+    count, xs, ys, xxs, yys, xys = _moments(masks.pixels, masks.boxes, masks.offsets).T
+    area = np.where(count > 0, count, np.nan)
+    x, y = xs / area, ys / area
+    # Whole numbers up to the division, which differences of large ones leave exact.
+    xx, yy, xy = (area * xxs - xs**2) / area**2, (area * yys - ys**2) / area**2, (area * xys - xs * ys) / area**2
+    middle, half = (xx + yy) / 2, np.sqrt((xx - yy)**2 / 4 + xy**2)
+    long, short = middle + half, np.maximum(middle - half, 0)
+    # A single pixel is round.
+    eccentricity = np.sqrt(1 - short / np.where(long > 0, long, 1)) * (long > 0)
+    # Where no axis is longer, as scikit-image has it.
+    orientation = np.where(xx == yy, np.where(xy > 0, np.pi / 4, -np.pi / 4), np.arctan2(2 * xy, yy - xx) / 2)
+    parts = masks.pixels, masks.boxes, masks.offsets
+    return Shapes(area, x + masks.boxes[:, 0], y + masks.boxes[:, 1], np.where(count > 0, _perimeters(*parts), np.nan),
+                  4 * np.sqrt(long), 4 * np.sqrt(short), eccentricity, orientation,
+                  area / np.where(count > 0, _hull_areas(*parts), 1))
 
 
-def mean_colors(image, masks):
-    """The mean of an image over each mask.
+def mean_colors(image, masks, curves):
+    """The means over masks of functions of an image's values, read a window at a time.
 
     Args:
-        image (ndarray): (H, W, C), of any numbers.
-        masks (LocalMasks): N masks on its pixels.
+        image: Of the masks' canvas; its `read(x, y, width, height)` gives uint8 (height, width, 3) of a window.
+        masks (LocalMasks): N masks.
+        curves (ndarray): float64 (K, 256), K functions by their values from 0 to 255.
 
     Returns:
-        ndarray: float64 (N, C); NaN for empty masks.
+        ndarray: float64 (N, K, 3), of each function and channel; NaN for empty masks.
     """
-    sums, areas = _sums(np.ascontiguousarray(image), masks.pixels, masks.boxes, masks.offsets), masks.areas
-    return sums / np.where(areas > 0, areas, np.nan)[:, None]
+    columns, rows = -(-masks.width // _WINDOW), -(-masks.height // _WINDOW)
+    low, high = masks.boxes[:, :2], masks.boxes[:, :2] + masks.boxes[:, 2:]
+    starts, members = bins(masks.boxes, _WINDOW, columns, rows)
+    sums = np.zeros((len(masks), len(curves), 3))
+    for place in np.flatnonzero(np.diff(starts)).tolist():
+        chosen, corner = members[starts[place]:starts[place + 1]], np.array(divmod(place, columns))[::-1] * _WINDOW
+        # What masks have in other windows is added there.
+        (x, y), stop = np.maximum(low[chosen], corner).min(0), np.minimum(high[chosen], corner + _WINDOW).max(0)
+        window = image.read(int(x), int(y), int(stop[0] - x), int(stop[1] - y))
+        _add(np.ascontiguousarray(window), x, y, masks.pixels, masks.boxes, masks.offsets, chosen, curves, sums)
+    areas = masks.areas
+    return sums / np.where(areas > 0, areas, np.nan)[:, None, None]
 
 
 @compiled
@@ -94,18 +109,19 @@ def _moments(pixels, boxes, offsets):
 
 
 @compiled
-def _sums(image, pixels, boxes, offsets):
-    sums = np.zeros((len(boxes), image.shape[2]))
-    for i in range(len(boxes)):
-        x, y, w, h = boxes[i]
-        place = offsets[i]
-        for row in range(y, y + h):
-            for column in range(x, x + w):
-                if pixels[place]:
-                    for channel in range(image.shape[2]):
-                        sums[i, channel] += image[row, column, channel]
-                place += 1
-    return sums
+def _add(window, x, y, pixels, boxes, offsets, members, curves, sums):
+    """Add what some masks have in a window, whose corner is at x and y of the canvas, to their sums."""
+    for i in members:
+        left, top, width, height = boxes[i]
+        first, last = max(left, x), min(left + width, x + window.shape[1])
+        for row in range(max(top, y), min(top + height, y + window.shape[0])):
+            source = offsets[i] + (row - top) * width - left
+            for column in range(first, last):
+                if pixels[source + column]:
+                    for channel in range(3):
+                        value = window[row - y, column - x, channel]
+                        for k in range(len(curves)):
+                            sums[i, k, channel] += curves[k, value]
 
 
 @compiled

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from skimage.measure import regionprops
 from skimage.morphology import disk
 
+from cellseg_mm.structures import measurements
 from cellseg_mm.structures.local_masks import LocalMasks
 from cellseg_mm.structures.measurements import mean_colors, shapes
 
@@ -36,19 +37,25 @@ def test_shapes_are_those_of_regionprops(seed, count):
         assert found.minor_axis[i] == pytest.approx(region.axis_minor_length, abs=1e-6)
         assert found.eccentricity[i] == pytest.approx(region.eccentricity, abs=1e-6)
         assert found.solidity[i] == pytest.approx(region.solidity)
+        if region.eccentricity > 1e-3:
+            # Half a turn is none.
+            turn = (found.orientation[i] - region.orientation) / np.pi
+            assert turn == pytest.approx(round(turn), abs=1e-6)
 
 
-@pytest.mark.parametrize(('turn', 'angle'), [(0, 0), (1, np.pi / 2)])
+@pytest.mark.parametrize(('turn', 'angle'), [(0, np.pi / 2), (1, 0)])
 def test_orientation_is_that_of_the_long_axis(turn, angle):
     bar = np.zeros((30, 30), bool)
     bar[14:17, 3:28] = True
-    assert abs(shapes(LocalMasks.from_bitmaps(np.rot90(bar, turn)[None])).orientation[0]) == pytest.approx(angle)
+    assert shapes(LocalMasks.from_bitmaps(np.rot90(bar, turn)[None])).orientation[0] == pytest.approx(angle)
 
 
-def test_a_rising_bar_has_a_positive_angle():
+@pytest.mark.parametrize('sign', [1, -1])
+def test_a_falling_bar_has_a_positive_angle(sign):
     rows, columns = np.mgrid[:40, :40]
-    rising = (abs((39 - rows) - columns) < 3)[None]
-    assert shapes(LocalMasks.from_bitmaps(rising)).orientation[0] == pytest.approx(np.pi / 4)
+    falling = abs(rows - columns)[:, ::sign] < 3
+    assert shapes(LocalMasks.from_bitmaps(falling[None])).orientation[0] == pytest.approx(sign * np.pi / 4)
+    assert regionprops(falling.astype(np.uint8))[0].orientation == pytest.approx(sign * np.pi / 4)
 
 
 def test_a_disc_is_round():
@@ -63,10 +70,42 @@ def test_empty_masks_measure_nothing():
     assert all(len(values) == 0 for values in shapes(LocalMasks.empty(5, 5)))
 
 
-@given(st.integers(0, 10**6))
-@settings(deadline=None, max_examples=20)
-def test_mean_colours_are_those_of_each_mask(seed):
-    masks = scene(seed, 4)
-    image = np.random.default_rng(seed).integers(0, 256, (40, 50, 3), np.uint8)
-    expected = [image[mask].mean(0) for mask in masks]
-    np.testing.assert_allclose(mean_colors(image, LocalMasks.from_bitmaps(masks)), expected)
+class Windows:
+    """An image that is read by windows, which are noted."""
+
+    def __init__(self, pixels):
+        self.pixels, self.read_pixels = pixels, 0
+
+    def read(self, x, y, width, height):
+        assert x >= 0 < width
+        assert y >= 0 < height
+        assert y + height <= self.pixels.shape[0]
+        assert x + width <= self.pixels.shape[1]
+        self.read_pixels += width * height
+        return self.pixels[y:y + height, x:x + width]
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 10**6), st.sampled_from([1, 7, 16, 2048]))
+def test_mean_colors_are_those_of_each_mask_however_it_is_read(seed, side):
+    masks, rng = scene(seed, 4), np.random.default_rng(seed)
+    pixels, curves = rng.integers(0, 256, (40, 50, 3), np.uint8), rng.random((2, 256))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measurements, '_WINDOW', side)
+        found = mean_colors(Windows(pixels), LocalMasks.from_bitmaps(masks), curves)
+    expected = [[curve[pixels[mask]].mean(0) for curve in curves] for mask in masks]
+    np.testing.assert_allclose(found, expected)
+
+
+def test_of_an_image_only_the_surroundings_of_masks_are_read():
+    masks = np.zeros((3, 5000, 5000), bool)
+    masks[0, 10:30, 20:30] = masks[1, 25:35, 40:50] = masks[2, 4990:, 4950:] = True
+    image = Windows(np.zeros((5000, 5000, 3), np.uint8))
+    mean_colors(image, LocalMasks.from_bitmaps(masks), np.ones((1, 256)))
+    assert image.read_pixels == 30 * 25 + 50 * 10
+
+
+def test_empty_masks_have_no_color():
+    masks = LocalMasks.from_bitmaps(np.stack([np.zeros((5, 5), bool), np.ones((5, 5), bool)]))
+    found = mean_colors(Windows(np.full((5, 5, 3), 9, np.uint8)), masks, np.arange(256.0)[None])
+    np.testing.assert_array_equal(found, [[[np.nan] * 3], [[9] * 3]])
