@@ -1,5 +1,6 @@
 """One distributed engine, torch.distributed under torchrun, on GPUs and on CPUs."""
 import os
+from datetime import timedelta
 
 import torch
 from torch import distributed
@@ -21,8 +22,8 @@ def prepare_distributed(config, launcher):
         UserError: If `pytorch` is asked for outside torchrun.
     """
     config.launcher = launcher
-    if launcher == 'pytorch' and 'RANK' not in os.environ:
-        raise UserError('--launcher pytorch needs torchrun: torchrun --nproc-per-node N tools/... --launcher pytorch')
+    if launcher == 'pytorch':
+        _check_torchrun()
     if launcher == 'none' or torch.cuda.is_available():
         return
     if launcher != 'pytorch':
@@ -30,3 +31,30 @@ def prepare_distributed(config, launcher):
     if not distributed.is_initialized():
         distributed.init_process_group('gloo')
     config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+
+
+def open_process_group(launcher):
+    """Join the processes of `torchrun`, for work that only exchanges Python objects.
+
+    Args:
+        launcher (str): `none` or `pytorch`.
+
+    Returns:
+        tuple[int, int]: The rank of this process, and how many there are.
+
+    Raises:
+        UserError: If `pytorch` is asked for outside torchrun.
+    """
+    if launcher == 'none':
+        return 0, 1
+    _check_torchrun()
+    # Gloo on GPUs too: objects travel by the CPU. One process may wait for days until the others are done.
+    distributed.init_process_group('gloo', timeout=timedelta(days=30))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ['LOCAL_RANK']) % torch.cuda.device_count())
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def _check_torchrun():
+    if 'RANK' not in os.environ:
+        raise UserError('--launcher pytorch needs torchrun: torchrun --nproc-per-node N tools/... --launcher pytorch')

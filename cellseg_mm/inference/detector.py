@@ -1,4 +1,5 @@
 """A trained model as a function from pictures to cells."""
+import math
 from pathlib import Path
 
 import cv2
@@ -32,8 +33,9 @@ class Detector:
     Attributes:
         classes (tuple[str]): Names of the classes.
         mpp (float | None): Micrometres per pixel of the images it was trained on.
-        factor (float): Pixels of the network's input for one of such an image.
-        stride (int): Of its coarsest features, in pixels of its input.
+        factor (float | None): Pixels of the network's input for one of such an image; None where it scales images to
+            one size, and does not tell which size those of the training were.
+        stride (int): Of its coarsest features, in pixels of its input, and a multiple of what it pads inputs to.
         tiles (Tiles | None): Squares that it knows alone, if it knows cells by their place.
         thresholds (dict[str, float]): Of each class, the score from which on a cell counts.
 
@@ -60,7 +62,8 @@ class Detector:
         self._model.to(self.device).eval()
         self.tiles = getattr(self._model, 'tiles', None)
         generators = [module.prior_generator for module in self._model.modules() if hasattr(module, 'prior_generator')]
-        self.stride = max((int(max(np.ravel(generator.strides))) for generator in generators), default=_STRIDE)
+        strides = [int(max(np.ravel(generator.strides))) for generator in generators] or [_STRIDE]
+        self.stride = math.lcm(max(strides), self._model.data_preprocessor.pad_size_divisor)
 
     @torch.inference_mode()
     def __call__(self, pictures, factor=None):
@@ -106,7 +109,7 @@ def _config_of(weights, checkpoint, config, trusted):
 
 
 def _factor(config, image_size, checkpoint):
-    """By how much the test pipeline enlarges an image of (height, width), the usual one of the training."""
+    """By how much the test pipeline enlarges an image of (height, width), the usual one of the training, if known."""
     pipeline = config.get('test_dataloader', {}).get('dataset', {}).get('pipeline', [])
     resizes = [step for step in pipeline if 'Resize' in str(step.type)]
     if not resizes:
@@ -121,8 +124,7 @@ def _factor(config, image_size, checkpoint):
             raise UserError(f'{checkpoint}: it stretches images, by {factor}, which tiles cannot share')
         return float(factors[0])
     if image_size is None:
-        raise UserError(f'{checkpoint}: it scales images to {resize.scale} pixels, and does not tell how large those '
-                        'were that it was trained on: give --scale, the factor by which yours are to be enlarged')
+        return None
     long, short = max(resize.scale), min(resize.scale)
     return min(long / max(image_size), short / min(image_size))
 
@@ -139,8 +141,9 @@ def whole_steps(factor, stride):
     Returns:
         tuple[int, float]: Pixels; and the factor, or one that differs by a hundredth at most.
     """
+    # Of the steps that fit, the shortest, since tiles overlap by so much more than they have to.
     for error in (1e-6, _INEXACT):
-        for pixels in range(1, 4 * stride + 1):
+        for pixels in range(1, max(math.ceil(8 * stride / factor), 64) + 1):
             exact = max(round(pixels * factor / stride), 1) * stride / pixels
             if abs(exact - factor) <= error * factor:
                 return pixels, exact

@@ -154,10 +154,10 @@ class Predictor:
 
         # One batch is read while the network sees the one before it.
         with ThreadPoolExecutor(1) as reader:
-            coming = reader.submit(read, batches[0]) if batches else None
-            for batch, following in zip(batches, [*batches[1:], None], strict=True):
-                pictures = coming.result()
-                coming = reader.submit(read, following) if following else None
+            coming = [reader.submit(read, batch) for batch in batches[:1]]
+            for number, batch in enumerate(batches, 1):
+                pictures = coming.pop().result()
+                coming += [reader.submit(read, following) for following in batches[number:number + 1]]
                 yield from zip(batch, self._see(pictures, plan.factors), strict=True)
 
     def _see(self, pictures, factors):
@@ -195,6 +195,9 @@ class Predictor:
 
 
 def _factor(detector, mpp):
+    if detector.factor is None:
+        raise UserError('the model scales images to one size, and its checkpoint does not tell how large those were '
+                        'that it was trained on: give --scale, the factor by which yours are to be enlarged')
     if not mpp or not detector.mpp:
         return detector.factor
     ratio = mpp / detector.mpp

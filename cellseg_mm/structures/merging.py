@@ -34,7 +34,7 @@ def merge(tiling, parts, scores, rim=2):
     if len(tiling.tiles) == 1 or not len(masks):
         return masks, found
     centers = masks.boxes[:, :2] + masks.boxes[:, 2:] / 2
-    owned, cut = tiling.owners(centers) == tiles, _cut(tiling, masks.boxes, tiles, rim)
+    owners, cut = tiling.owners(centers), _cut(tiling, masks.boxes, tiles, rim)
 
     i, j, shared = overlaps(masks, tiles)
     windows = np.array(tiling.tiles, np.int64)
@@ -46,7 +46,7 @@ def merge(tiling, parts, scores, rim=2):
     same = same[np.lexsort((j[same], i[same], -shared[same] / union[same]))]
     following = _link(i[same], j[same], tiles)
     # The best of a group is whole, seen by the tile that owns it, far from that tile's borders, sure.
-    best = _best(following, _ranks(cut, ~owned, -tiling.depths(centers, tiles), -scores))
+    best = _best(following, _ranks(cut, owners != tiles, -tiling.depths(centers, tiles), -scores))
     is_best, alone = best == np.arange(len(masks)), following == np.arange(len(masks))
 
     # Half of one is the other's, or half of what is seen of one by the tile that cuts the other.
@@ -57,8 +57,9 @@ def merge(tiling, parts, scores, rim=2):
     # Cells within others are rivals too, but then a tile has seen both.
     rivals = ~(_sees(following, tiles, i, tiles[j]) | _sees(following, tiles, j, tiles[i]))
     i, j = i[rivals], j[rivals]
-    # By each other's account, a cell between two tiles may lie where the other tile sees more.
-    stray = alone & ~owned
+    # What the tile that sees most there did not see is no cell as a rule, however many others did, since some have the
+    # same border. But by each other's account, a cell between two tiles may lie where the other tile sees more.
+    stray = ~_any(following, _sees(following, tiles, np.arange(len(masks)), owners))
     lost = stray.copy()
     lost[i[~stray[j]]], lost[j[~stray[i]]] = False, False  # the tile that sees most has a say in these
     between = lost[i] & lost[j]
@@ -143,6 +144,19 @@ def _best(following, ranks):
                 best[i] = member
             member = following[member]
     return best
+
+
+@compiled
+def _any(following, flags):
+    """Whether one of the group of each is flagged: bool (N,)."""
+    found = np.zeros(len(flags), np.bool_)
+    for i in range(len(flags)):
+        if flags[i]:
+            member = i
+            while not found[member]:
+                found[member] = True
+                member = following[member]
+    return found
 
 
 @compiled

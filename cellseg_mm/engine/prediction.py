@@ -1,0 +1,276 @@
+"""Prediction of many images by one process or several, into files, resumable after a kill."""
+import hashlib
+import json
+import re
+import sys
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+from torch import distributed
+
+from cellseg_mm import __version__
+from cellseg_mm.engine.distributed import open_process_group
+from cellseg_mm.engine.preflight import check_work_dir
+from cellseg_mm.errors import UserError
+from cellseg_mm.export import DEFAULT_FORMATS, FORMATS
+from cellseg_mm.export.coco import write_coco
+from cellseg_mm.export.geojson import write_geojson
+from cellseg_mm.export.label_map import write_class_map, write_label_map
+from cellseg_mm.export.roi import write_rois
+from cellseg_mm.export.table import measure, write_csv, write_parquet
+from cellseg_mm.inference.predictor import Predictor
+from cellseg_mm.inference.tile_store import TileStore
+from cellseg_mm.io.files import read_json, write_json
+from cellseg_mm.io.image_list import list_images
+from cellseg_mm.io.slide import open_slide
+from cellseg_mm.progress import track
+from cellseg_mm.visualization.overlay import class_colours
+from cellseg_mm.visualization.prediction_overlay import write_overlay
+from cellseg_mm.visualization.prediction_page import write_index, write_viewer
+
+
+@dataclass
+class Outcome:
+    """What came of an image.
+
+    Attributes:
+        name (str): Its name in all that is written.
+        path (str): Its file.
+        counts (dict[str, int] | None): Cells by class; None where it failed.
+        note (str): What there is to say of it, such as that its pixel size is unknown; or why it failed.
+        files (list[str]): Names of what was written, in the folder of all.
+    """
+
+    name: str
+    path: str
+    counts: dict | None = None
+    note: str = ''
+    files: list = field(default_factory=list)
+
+
+def predict_images(images, checkpoints, out, *, formats=DEFAULT_FORMATS, mpp=None, threshold=None, overwrite=False,
+                   launcher='none', **settings):
+    """Predict images and write what was asked for, each image for itself: one that fails does not stop the others.
+
+    A second call with the same settings leaves alone what is done, and goes on with the tiles of what is not. Under
+    `torchrun`, processes share out the images, and the tiles of those that are large; the result is the same.
+
+    Args:
+        images (Sequence[str]): Files, folders and patterns, as `list_images` takes them.
+        checkpoints (Sequence[str | Path]): Of `Predictor`.
+        out (str | Path): Folder for all that is written; all processes have to see it.
+        formats (Sequence[str]): Of `FORMATS`.
+        mpp (float, optional): Micrometres per pixel, in place of what files say.
+        threshold (float, optional): The score from which on a cell counts, in place of those beside the checkpoints.
+        overwrite (bool): Whether to do again what is done.
+        launcher (str): `none` or `pytorch`.
+        **settings: Of `Predictor`.
+
+    Returns:
+        list[Outcome]: Of each image; on the first process alone, others return an empty list.
+
+    Raises:
+        UserError: Before any work is done, for all that the user can mend.
+    """
+    if unknown := sorted(set(formats) - set(FORMATS)):
+        raise UserError(f'there is no format {", ".join(unknown)}; there are {", ".join(FORMATS)}')
+    jobs = _named(list_images(images))
+    rank, world = open_process_group(launcher)
+    predictor = Predictor(*checkpoints, **settings)
+    if threshold is not None:
+        predictor.thresholds = np.full(len(predictor.classes), threshold)
+    check_work_dir(out, option='--out')
+    work = _Work(predictor, Path(out), [name for name in FORMATS if name in formats], mpp, {
+        'version': __version__, 'checkpoints': list(map(_digest, checkpoints)), 'mpp': mpp,
+        **{name: value for name, value in sorted(settings.items()) if name not in ('device', 'trusted', 'batch_size')}})
+    done, todo, large = _broadcast(work.survey(jobs, world, overwrite) if rank == 0 else None, world)
+
+    outcomes = list(done)
+    for job in large:
+        problems = [problem for problem in _gather(work.look(*job, rank, world), world) if problem]
+        if rank == 0:
+            outcomes.append(_said(Outcome(*job, note=problems[0]) if problems else work.finish(*job)))
+    mine = [_said(work.predict(*job)) for job in todo[rank::world]]
+    outcomes += [outcome for part in _gather(mine, world) for outcome in part]
+    if rank:
+        return []
+    by_name = {outcome.name: outcome for outcome in outcomes}
+    outcomes = [by_name[name] for name, _ in jobs]
+    write_index(work.out / 'index.html', outcomes)
+    return outcomes
+
+
+class _Work:
+    """What is to be done with each image, named `name`, its file being `path`."""
+
+    def __init__(self, predictor, out, formats, mpp, settings):
+        self.out = out
+        self._predictor, self._formats, self._mpp, self._settings = predictor, formats, mpp, settings
+        self._thresholds = predictor.thresholds.tolist()
+
+    def survey(self, jobs, world, overwrite):
+        """Outcomes of what is done, jobs to be done by one process each, and those to be shared by all."""
+        for partial in self.out.glob('.*.partial.*'):  # of a run killed while it wrote
+            partial.unlink()
+        done, todo, large = [], [], []
+        for name, path in jobs:
+            known = None if overwrite else self._known(name, path)
+            if known:
+                done.append(known)
+            else:
+                (large if world > 1 and self._is_large(path, 2 * world) else todo).append((name, path))
+        return done, todo, large
+
+    def predict(self, name, path):
+        problem = self.look(name, path)
+        return Outcome(name, path, note=problem) if problem else self.finish(name, path)
+
+    def look(self, name, path, rank=0, world=1):
+        """Look at every `world`-th tile that has not been looked at; returns what went wrong, or nothing."""
+        with _told() as problem, open_slide(path) as slide:
+            plan = self._predictor.plan(slide, self._mpp)
+            store = self._store(name, path)
+            tiles = [tile for tile in plan.shown[rank::world] if tile not in store]
+            for tile, cells in track(self._predictor.look(slide, plan, tiles), f'{name}: tiles', len(tiles)):
+                store.write(tile, cells)
+        return problem.text
+
+    def finish(self, name, path):
+        """Merge what was found in the tiles of an image, and write it."""
+        outcome = Outcome(name, path)
+        with _told() as problem, open_slide(path) as slide:
+            plan = self._predictor.plan(slide, self._mpp)
+            store = self._store(name, path)
+            found = self._predictor.merged(plan, {tile: store.read(tile) for tile in plan.shown})
+            cells = self._predictor.confident(found)
+            outcome.files = self._write(name, slide, cells, found)
+            names = self._predictor.classes
+            outcome.counts = dict(zip(names, np.bincount(cells.labels, minlength=len(names)).tolist(), strict=True))
+            outcome.note = '; '.join(filter(None, [plan.note, '' if plan.shown else 'no tissue was found']))
+            write_json(self._record(name), {'plan': self._plan(path), 'outcome': asdict(outcome)}, indent=1)
+            store.delete()
+        return Outcome(name, path, note=problem.text) if problem.text else outcome
+
+    def _write(self, name, slide, cells, found):
+        classes, mpp = self._predictor.classes, self._mpp or slide.mpp
+        colors = [colour[::-1] for colour in class_colours(len(classes))]
+        columns = measure(cells, classes, slide, mpp) if {'csv', 'parquet', 'geojson'} & set(self._formats) else None
+        writers = {
+            'labels': lambda path: write_label_map(path, cells, mpp),
+            'classes': lambda path: write_class_map(path, cells, classes, mpp),
+            'geojson': lambda path: write_geojson(path, cells, classes, colors, columns),
+            'rois': lambda path: write_rois(path, cells, classes, colors),
+            'csv': lambda path: write_csv(path, columns),
+            'parquet': lambda path: write_parquet(path, columns),
+            'coco': lambda path: write_coco(path, found),
+            'overlay': lambda path: write_overlay(path, slide, cells, classes),
+            'viewer': lambda path: write_viewer(path, slide, cells, classes)}
+        files = [name + FORMATS[form] for form in self._formats]
+        for form, file in zip(self._formats, files, strict=True):
+            writers[form](self.out / file)
+        return files
+
+    def _known(self, name, path):
+        """The outcome of an image that is done, in the same way, if there is one."""
+        record = self._record(name)
+        if not record.is_file():
+            return None
+        known = read_json(record, 'delete it')
+        if known.get('plan') != self._plan(path) or not all(
+                (self.out / file).is_file() for file in known['outcome']['files']):
+            return None
+        return Outcome(**known['outcome'])
+
+    def _is_large(self, path, tiles):
+        tiling = None
+        with _told(), open_slide(path) as slide:
+            tiling = self._predictor.plan(slide, self._mpp).tiling
+        return tiling is not None and len(tiling.tiles) >= tiles
+
+    def _store(self, name, path):
+        plan = self._plan(path)
+        return TileStore(self.out / f'.{name}.tiles', {key: plan[key] for key in ('image', 'settings')})
+
+    def _plan(self, path):
+        """What the files of an image depend on, as JSON gives it back."""
+        file = Path(path)
+        stat = file.stat()
+        image = [str(file.resolve()), stat.st_size, stat.st_mtime_ns]
+        return json.loads(json.dumps({'image': image, 'settings': self._settings, 'thresholds': self._thresholds,
+                                      'formats': self._formats}))
+
+    def _record(self, name):
+        return self.out / f'{name}.json'
+
+
+@contextmanager
+def _told():
+    """Keep what a user can mend, of one image, as `text`: the other images are done all the same."""
+    problem = SimpleNamespace(text='')
+    try:
+        yield problem
+    except UserError as error:
+        problem.text = ' '.join(str(error).split())
+    except OSError as error:
+        problem.text = f'{error.filename or "writing"}: {error.strerror or error}'
+    except MemoryError:
+        problem.text = 'memory ran out: try smaller tiles by --tile'
+    except RuntimeError as error:
+        if type(error).__name__ != 'OutOfMemoryError' and "can't allocate memory" not in str(error):
+            raise
+        problem.text = 'memory ran out: try smaller tiles by --tile, or --batch-size 1'
+
+
+def _said(outcome):
+    """Tell what came of an image, in one line."""
+    if outcome.counts is None:
+        print(f'{outcome.path}: failed: {outcome.note}', file=sys.stderr, flush=True)
+    else:
+        classes = ', '.join(f'{count:,} {name}' for name, count in outcome.counts.items() if count)
+        cells = f'{sum(outcome.counts.values()):,} cells' + (f' ({classes})' if classes else '')
+        print('; '.join(filter(None, [f'{outcome.path}: {cells}', outcome.note])), flush=True)
+    return outcome
+
+
+def _named(paths):
+    """Each path with a name for its files: its own, with as much of its folders as tells it from others.
+
+    Returns:
+        list[tuple[str, str]]: Name and path.
+    """
+    parts = [Path(path).resolve().parts for path in paths]
+    candidates = [[re.sub(r'(\.ome)?\.\w+$', '', '_'.join(part[-count:]))
+                   for count in range(1, len(part))] + ['_'.join(part[1:])] for part in parts]
+    names = {}
+    for level in range(max(map(len, candidates), default=0)):
+        asked = {index: candidates[index][min(level, len(candidates[index]) - 1)]
+                 for index in range(len(paths)) if index not in names}
+        times = Counter([*asked.values(), *names.values()])
+        names |= {index: name for index, name in asked.items() if times[name] == 1}
+    return [(names[index], str(path)) for index, path in enumerate(paths)]
+
+
+def _digest(path):
+    with Path(path).open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _gather(value, world):
+    """What each process has, on all of them."""
+    if world == 1:
+        return [value]
+    values = [None] * world
+    distributed.all_gather_object(values, value)
+    return values
+
+
+def _broadcast(value, world):
+    """What the first process has, on all of them."""
+    values = [value]
+    if world > 1:
+        distributed.broadcast_object_list(values)
+    return values[0]

@@ -1,0 +1,132 @@
+"""From images to cells, with a model that is small, and untrained."""
+import numpy as np
+import pytest
+from local_model import discs, write_checkpoint
+
+from cellseg_mm.errors import UserError
+from cellseg_mm.inference.detector import Detector, whole_steps
+from cellseg_mm.inference.predictor import Predictor
+from cellseg_mm.io.image import write_image
+from cellseg_mm.io.slide import ArrayImage
+from cellseg_mm.structures.cells import Cells
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp('model') / 'a.pth')
+
+
+@pytest.fixture(scope='module')
+def image():
+    return discs()
+
+
+def by_score(cells):
+    return cells[np.lexsort((cells.masks.boxes[:, 1], cells.masks.boxes[:, 0], -cells.scores.round(4)))]
+
+
+def assert_same_cells(found, expected):
+    found, expected = by_score(found), by_score(expected)
+    assert len(found) == len(expected) > 5
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    # A pixel whose value is that of the threshold may fall on either side.
+    assert (found.masks.to_ndarray() != expected.masks.to_ndarray()).sum() <= 2
+
+
+@pytest.mark.parametrize(('factor', 'tile', 'overlap', 'shape'), [
+    (1, 200, 120, (300, 400)), (1, 160, 120, (280, 400)), (1, 172, 128, (301, 333)), (2, 400, 240, (220, 300)),
+    (0.8, 200, 120, (300, 400)), (1.25, 200, 125, (240, 320))])
+def test_tiles_find_what_the_whole_image_shows(tmp_path, factor, tile, overlap, shape):
+    checkpoint = write_checkpoint(tmp_path / 'a.pth', factor=factor)
+    image = discs(*shape)
+    whole = Predictor(checkpoint, device='cpu', tile=4000).detect(image)
+    assert_same_cells(Predictor(checkpoint, device='cpu', tile=tile, overlap=overlap).detect(image), whole)
+    in_batches = Predictor(checkpoint, device='cpu', tile=tile, overlap=overlap, batch_size=3)
+    assert_same_cells(in_batches.detect(image), whole)
+
+
+def test_a_file_gives_what_its_pixels_give(checkpoint, image, tmp_path):
+    write_image(tmp_path / 'a.png', image)
+    predictor = Predictor(checkpoint, device='cpu')
+    assert_same_cells(predictor.detect(tmp_path / 'a.png'), predictor.detect(image))
+
+
+def test_cells_that_count_are_sure_and_share_no_pixel(checkpoint, image):
+    predictor = Predictor(checkpoint, device='cpu')
+    predictor.thresholds = np.array([0.75, 0.72])
+    cells = predictor(image)
+    assert len(cells)
+    assert (cells.scores >= predictor.thresholds[cells.labels]).all()
+    assert cells.masks.to_ndarray().sum(0).max() == 1
+    assert cells.masks.areas.min() > 0
+
+
+def test_an_image_of_other_pixels_is_scaled_to_those_of_the_training(checkpoint, image):
+    predictor = Predictor(checkpoint, device='cpu')
+    assert predictor.plan(ArrayImage(image, mpp=0.5)).factors == (1.0, )
+    assert predictor.plan(ArrayImage(image, mpp=0.25)).factors == (0.5, )
+    assert predictor.plan(ArrayImage(image), mpp=1.0).factors == (2.0, )
+    assert not predictor.plan(ArrayImage(image), mpp=1.0).note
+    plan = predictor.plan(ArrayImage(image))
+    assert plan.factors == (1.0, )
+    assert 'its pixel size is unknown, and taken to be 0.5 µm' in plan.note
+
+
+def test_pixels_far_from_the_trainings_are_refused(checkpoint, image):
+    with pytest.raises(UserError, match=r'its pixels are 20 µm, the model was trained on 0\.5 µm'):
+        Predictor(checkpoint, device='cpu')(image, mpp=20)
+
+
+@pytest.mark.parametrize('factor', [0.1, 0.37, 0.8, 1, 1.6, 1.873, 2, 2.5, 7.3])
+@pytest.mark.parametrize('stride', [4, 32, 64])
+def test_steps_are_whole_for_image_and_network(factor, stride):
+    pixels, exact = whole_steps(factor, stride)
+    assert abs(exact / factor - 1) <= 0.01
+    assert pixels * exact / stride == pytest.approx(round(pixels * exact / stride))
+
+
+def test_scales_to_one_size_are_those_of_the_trainings_images(tmp_path):
+    import torch
+    path = write_checkpoint(tmp_path / 'a.pth')
+    stored = torch.load(path, weights_only=True)
+    stored['meta']['cfg'] = stored['meta']['cfg'].replace('scale_factor=1.0', 'scale=(1333, 800)')
+    torch.save(stored, path)
+    assert Detector(path, device='cpu').factor == pytest.approx(800 / 300)
+    stored['meta']['dataset_meta'].pop('image_size')
+    torch.save(stored, path)
+    with pytest.raises(UserError, match='give --scale'):
+        Predictor(path, device='cpu')(discs())
+    assert Predictor(path, device='cpu', scale=1.0).plan(ArrayImage(discs())).factors == (1.0, )
+
+
+def test_views_of_a_model_are_fused(checkpoint, image):
+    # What all views find of a picture that is its own mirror image has a mirror image, too.
+    mirrored = np.concatenate([image, image[:, ::-1]], axis=1)
+    found = Predictor(checkpoint, device='cpu', views=['flips']).detect(mirrored)
+    turned = Cells(found.masks.flip('horizontal'), found.labels, found.scores)
+    assert_same_cells(turned, found)
+
+
+def test_models_are_fused(checkpoint, image, tmp_path):
+    twice = Predictor(checkpoint, checkpoint, device='cpu').detect(image)
+    assert_same_cells(twice, Predictor(checkpoint, device='cpu').detect(image))
+    other = write_checkpoint(tmp_path / 'b.pth', seed=1)
+    assert len(Predictor(checkpoint, other, device='cpu').detect(image))
+
+
+def test_models_of_other_classes_are_not_fused(checkpoint, tmp_path):
+    other = write_checkpoint(tmp_path / 'b.pth', classes=('round', 'square'))
+    with pytest.raises(UserError, match=r'it knows the classes round, square, .*a\.pth round, long'):
+        Predictor(checkpoint, other, device='cpu')
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (3, 200), (40, 31)])
+def test_tiny_images_are_predicted(checkpoint, shape):
+    assert Predictor(checkpoint, device='cpu')(np.zeros((*shape, 3), np.uint8)).masks.height == shape[0]
+
+
+def test_an_image_without_a_cell_has_none(checkpoint):
+    cells = Predictor(checkpoint, device='cpu', tile=100, overlap=40)(np.full((300, 300, 3), 255, np.uint8))
+    assert len(cells) == 0
+    assert (cells.masks.height, cells.masks.width) == (300, 300)

@@ -1,0 +1,63 @@
+"""Find the cells of any image: python tools/predict.py IMAGES --checkpoint work_dirs/NAME/best_epoch_20.pth."""
+import argparse
+
+from cellseg_mm import cli
+from cellseg_mm.export import DEFAULT_FORMATS, FORMATS
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description='Find the cells of images of any size, whole slides too, and write them for other programs. Each '
+        'image is done for itself: one that fails does not stop the others. Stopped or killed, the same command goes '
+        'on from there, tile by tile. Exit status: 0, or 1 where images failed and others were done, or 2 where no '
+        'work was begun.')
+    parser.add_argument('images', nargs='+', metavar='IMAGES', help='image files (TIFF, PNG, JPEG, SVS, NDPI, '
+                        'OME-TIFF, Zarr), folders of them, or quoted patterns such as "slides/*.svs"')
+    parser.add_argument('--checkpoint', nargs='+', required=True, metavar='FILE', dest='checkpoints',
+                        help='trained weights; several, of models of the same classes, are fused')
+    parser.add_argument('--out', default='predictions', help='folder for all that is written (default: %(default)s)')
+    parser.add_argument('--formats', nargs='+', default=DEFAULT_FORMATS, metavar='FORMAT',
+                        help=f'what to write: {", ".join(FORMATS)} or all (default: {" ".join(DEFAULT_FORMATS)})')
+    parser.add_argument('--score-thr', type=float, metavar='SCORE', dest='threshold',
+                        help='cells from this score on (default: thresholds beside the checkpoint, or 0.5)')
+    parser.add_argument('--mpp', type=float, help='micrometres per pixel, in place of what the files say')
+    parser.add_argument('--scale', type=float, metavar='FACTOR',
+                        help='enlarge images by this for the network, whatever their pixel size')
+    parser.add_argument('--tta', nargs='+', default=[], metavar='VIEWS', dest='views',
+                        help='look at each tile in several views and fuse what is found: flips, turns, scales; slower '
+                        'by as many')
+    parser.add_argument('--tile', type=int, metavar='PIXELS', help="sides of a tile, in pixels of the network's input "
+                        '(default: 1024, or what the model knows)')
+    parser.add_argument('--overlap', type=int, metavar='PIXELS', help="what tiles share, in pixels of the network's "
+                        'input: the length of a large cell (default: 192, or what the model knows)')
+    parser.add_argument('--background', action='store_true', help='look at tiles without tissue, too')
+    parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='tiles at once (default: %(default)s)')
+    parser.add_argument('--device', help='such as cpu or cuda:1 (default: a GPU where there is one)')
+    parser.add_argument('--config', metavar='FILE', help='config of the model, for checkpoints without their own')
+    parser.add_argument('--trust-checkpoint', action='store_true', dest='trusted',
+                        help='let code in the checkpoint run, which can do anything that you can')
+    parser.add_argument('--overwrite', action='store_true', help='do again what is done')
+    parser.add_argument('--launcher', choices=('none', 'pytorch'), default='none',
+                        help='pytorch: this process was started by torchrun')
+    args = parser.parse_args()
+    for name in ('mpp', 'scale', 'tile', 'batch_size'):
+        if getattr(args, name) is not None and not 0 < getattr(args, name) < float('inf'):
+            parser.error(f'--{name.replace("_", "-")} must be above 0')
+    if 'all' in args.formats:
+        args.formats = list(FORMATS)
+    return args
+
+
+def main():
+    args = vars(parse_args())
+    from cellseg_mm.engine.prediction import predict_images
+    outcomes = predict_images(args.pop('images'), args.pop('checkpoints'), out := args.pop('out'), **args)
+    if not outcomes:
+        return 0
+    failed = [outcome for outcome in outcomes if outcome.counts is None]
+    print(f'{len(outcomes) - len(failed)} of {len(outcomes)} images done, {len(failed)} failed; all is in {out}')
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    cli.run(main)
