@@ -3,6 +3,7 @@
 The format is known by a file's first bytes, never by its name: TIFF, PNG, JPEG or BMP. Orientation tags are ignored, so
 that an image and its label map stay on the stored pixel grid; embedded colour profiles are not applied.
 """
+import math
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,7 @@ from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.io import tiff
 from cellseg_mm.io.files import atomic_path
 from cellseg_mm.io.raster import PERCENTILES, Raster, check_percentiles, spans, to_bgr
-from cellseg_mm.io.reading import AGAIN, reading
+from cellseg_mm.io.reading import AGAIN, check_size, reading
 
 # These classes directly: Image.open would refuse large slides as 'decompression bombs' by their size alone.
 _PILLOW = {b'\x89PNG\r\n\x1a\n': PngImageFile, b'\xff\xd8\xff': JpegImageFile, b'BM': BmpImageFile}
@@ -118,7 +119,7 @@ def read_pixel_size(path):
         CellDataError: If the file cannot be read.
     """
     with reading(path):
-        return tiff.read_pixel_size(path) if _magic(path) in tiff.MAGICS else None
+        return tiff.read_pixel_size(path) if _known_magic(path) in tiff.MAGICS else None
 
 
 def write_image(path, bgr):
@@ -140,33 +141,45 @@ def write_image(path, bgr):
         partial.write_bytes(encoded.tobytes())
 
 
-def _magic(path):
+def file_magic(path):
+    """The first bytes of a TIFF, PNG, JPEG or BMP file by which it is known; None of other files.
+
+    Raises:
+        CellDataError: If the file is empty.
+    """
     with Path(path).open('rb') as file:
         start = file.read(8)
-    for magic in (*tiff.MAGICS, *_PILLOW):
-        if start.startswith(magic):
-            return magic
-    problem = 'is no TIFF, PNG, JPEG or BMP file' if start else 'is an empty file'
-    raise CellDataError(path, problem, 'save the image in one of these formats' if start else AGAIN)
+    if not start:
+        raise CellDataError(path, 'is an empty file', AGAIN)
+    return next((magic for magic in (*tiff.MAGICS, *_PILLOW) if start.startswith(magic)), None)
 
 
-def read_raster(path):
+def read_raster(path, most=math.inf):
     """Read an image file as it is stored.
 
     Args:
         path (str | Path): A TIFF, PNG, JPEG or BMP file.
+        most (float): How many bytes its samples may take.
 
     Returns:
         Raster: The stored samples and what they mean.
 
     Raises:
-        CellDataError: If the file is none of them, or has more than one image; other errors are the decoder's.
+        CellDataError: If the file is none of them, has more than one image, or needs more bytes; other errors are the
+            decoder's.
     """
-    magic = _magic(path)
-    return tiff.read(path) if magic in tiff.MAGICS else _read_with_pillow(path, _PILLOW[magic])
+    magic = _known_magic(path)
+    return tiff.read(path, most) if magic in tiff.MAGICS else _read_with_pillow(path, _PILLOW[magic], most)
 
 
-def _read_with_pillow(path, opener):
+def _known_magic(path):
+    magic = file_magic(path)
+    if magic is None:
+        raise CellDataError(path, 'is no TIFF, PNG, JPEG or BMP file', 'save the image in one of these formats')
+    return magic
+
+
+def _read_with_pillow(path, opener, most):
     with Path(path).open('rb') as file:
         # The header of a PNG file has its bits a sample and its colour type at bytes 24 and 25.
         depth, color = file.read(26)[24:] if opener is PngImageFile else (8, 0)
@@ -176,6 +189,7 @@ def _read_with_pillow(path, opener):
         if bits > 8 * _MAX_EXPANSION * Path(path).stat().st_size:
             size = f'{image.height} x {image.width}'
             raise CellDataError(path, f'claims {size} pixels, more than its bytes can hold', AGAIN)
+        check_size(path, image.height, image.width, bits / 8, most)
         if getattr(image, 'n_frames', 1) > 1:
             raise CellDataError(path, f'is an animation of {image.n_frames} frames', 'save one frame by itself')
         if depth == 16 and color != 0:

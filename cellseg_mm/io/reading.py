@@ -25,3 +25,11 @@ def reading(path):
         # Decoders raise anything at all on broken bytes; the reason helps, whatever its type.
         reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
         raise CellDataError(path, f'is damaged or of an unsupported form ({reason})', AGAIN) from error
+
+
+def check_size(path, height, width, bytes_needed, most):
+    """Raise a CellDataError if an image that cannot be read by parts needs more than `most` bytes."""
+    if bytes_needed > most:
+        raise CellDataError(path, f'is {width} x {height} pixels in a form that cannot be read by parts',
+                            'save it as a TIFF file in tiles, for instance with: vips tiffsave IN OUT.tif --tile '
+                            '--compression deflate --bigtiff')

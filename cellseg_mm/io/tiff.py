@@ -16,7 +16,7 @@ from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC
 from cellseg_mm.errors import CellDataError
 from cellseg_mm.io.pixel_size import MICROMETRES, plausible
 from cellseg_mm.io.raster import Raster
-from cellseg_mm.io.reading import AGAIN, reading
+from cellseg_mm.io.reading import AGAIN, check_size, reading
 
 # tifffile logs what it finds wrong; everything that matters is raised here instead.
 logging.getLogger('tifffile').setLevel(logging.CRITICAL)
@@ -38,23 +38,25 @@ _ALPHA = (EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA)
 _AXES = {'T': 'time points', 'Z': 'slices', 'Q': 'pages of unstated meaning', 'I': 'pages of unstated meaning'}
 
 
-def read(path):
+def read(path, most=math.inf):
     """Read the image with the most pixels among those of a TIFF file.
 
     Args:
         path (str | Path): The file.
+        most (float): How many bytes its samples may take.
 
     Returns:
         Raster: The stored samples and what they mean.
 
     Raises:
-        CellDataError: If the file is damaged, truncated, a stack, has four channels or more, or a colour model other
-            than grey, palette, RGB or JPEG's YCbCr.
+        CellDataError: If the file is damaged, truncated, a stack, has four channels or more, a colour model other than
+            grey, palette, RGB or JPEG's YCbCr, or needs more bytes.
     """
     with reading(path), tifffile.TiffFile(path) as tif:
         series = largest_series(path, tif)
         channels = channels_of(path, series)
         check_backed_by_bytes(path, tif, series)
+        check_size(path, axis_size(series, 'Y'), axis_size(series, 'X'), series.nbytes, most)
         values = series.asarray(maxworkers=1)
         if values.shape != series.shape:
             raise CellDataError(path, f'holds data of shape {values.shape}, not {series.shape} as it says', AGAIN)

@@ -1,0 +1,53 @@
+"""Which images a command line means."""
+from glob import glob
+from pathlib import Path
+
+from cellseg_mm.errors import UserError
+
+# Slides of many files, DICOM's and Hamamatsu's VMS, are named one by one.
+SUFFIXES = ('.tif', '.tiff', '.btf', '.png', '.jpg', '.jpeg', '.bmp', '.zarr', '.svs', '.ndpi', '.scn', '.bif', '.mrxs')
+
+
+def list_images(paths):
+    """List the images that files, folders and patterns name.
+
+    A file is taken whatever its name; a folder whose name ends in .zarr, or that holds Zarr metadata, is one image. Of
+    other folders, what lies directly in them, and of patterns, what matches, is taken if its name has one of `SUFFIXES`
+    and is not hidden. Label maps are not told from images: keep them in folders of their own.
+
+    Args:
+        paths (Sequence[str | Path]): Files, folders and patterns with * ? [] or **.
+
+    Returns:
+        list[Path]: Each once, sorted.
+
+    Raises:
+        UserError: If one of them does not exist, or has no image.
+    """
+    return sorted({image for path in paths for image in _images(Path(path))})
+
+
+def is_zarr(path):
+    """Whether a folder is a Zarr group or array."""
+    return any((Path(path) / name).is_file() for name in ('zarr.json', '.zgroup', '.zarray'))
+
+
+def _images(path):
+    if path.is_dir() and path.suffix.lower() != '.zarr' and not is_zarr(path):
+        found, problem = _known(path.iterdir()), f'has no image in it; the names of images end in {", ".join(SUFFIXES)}'
+    elif path.exists():
+        return [path]
+    elif any(character in str(path) for character in '*?['):
+        # Unlike Path.glob, it takes absolute patterns, and passes over hidden folders.
+        found = _known(map(Path, glob(str(path), recursive=True)))  # noqa: PTH207
+        problem = f'matches no image; the names of images end in {", ".join(SUFFIXES)}'
+    else:
+        found, problem = [], 'does not exist; check the name and the folder'
+    if not found:
+        raise UserError(f'{path} {problem}')
+    return found
+
+
+def _known(paths):
+    return [path for path in paths if path.suffix.lower() in SUFFIXES and not path.name.startswith('.')
+            and (path.suffix.lower() == '.zarr' or path.is_file())]

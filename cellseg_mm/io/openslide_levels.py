@@ -1,0 +1,51 @@
+"""Slides that only OpenSlide reads, by windows."""
+import math
+import re
+from functools import partial
+
+import cv2
+import numpy as np
+import openslide
+
+from cellseg_mm.errors import CellDataError
+from cellseg_mm.io.levels import Level
+from cellseg_mm.io.pixel_size import plausible
+from cellseg_mm.io.reading import AGAIN, reading
+
+_WHITE = 'FFFFFF'
+
+
+def openslide_levels(path, slide):
+    """The resolutions of a slide. What was not scanned has the slide's background colour, white where it names none.
+
+    Args:
+        path (str | Path): Its file, for errors.
+        slide (openslide.OpenSlide): It, opened; it has to stay open while the levels are read.
+
+    Returns:
+        list[Level]: Of uint8 (height, width, 3) BGR, from the largest down; failing reads are CellDataErrors.
+    """
+    color = slide.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, _WHITE)
+    background = np.array([int(digits, 16) for digits in re.findall('..', color)][::-1], np.float32)
+    return [Level(height, width, partial(_read, path, slide, background, level))
+            for level, (width, height) in enumerate(slide.level_dimensions)]
+
+
+def pixel_size(slide):
+    """Micrometres for each pixel, or None where the slide does not tell."""
+    return plausible(float(slide.properties.get(openslide.PROPERTY_NAME_MPP_X, math.nan)))
+
+
+def _read(path, slide, background, level, x, y, width, height):
+    with reading(path):
+        downsample = slide.level_downsamples[level]
+        corner = round(x * downsample), round(y * downsample)
+        try:
+            rgba = np.asarray(slide.read_region(corner, level, (width, height)))
+        except openslide.OpenSlideError as error:
+            raise CellDataError(path, f'is damaged ({error})', AGAIN) from error
+    bgr, alpha = cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGR), rgba[..., 3:]
+    if alpha.min() == 255:
+        return bgr
+    share = alpha.astype(np.float32) / 255
+    return np.rint(bgr * share + background * (1 - share)).astype(np.uint8)

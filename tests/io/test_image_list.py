@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import pytest
+
+from cellseg_mm.errors import UserError
+from cellseg_mm.io.image_list import list_images
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Images among other things; the current folder."""
+    for name in ('b.tif', 'a.PNG', 'c.ome.tiff', 'slide.svs', 'notes.txt', 'cells.geojson', '.hidden.tif', 'deep/d.jpg',
+                 '.cache/e.tif', 'old.zarr/.zattrs', 'array/zarr.json', 'array/c/0/0', 'no.tif/readme', 'empty/x.csv'):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_folders_give_what_lies_directly_in_them_by_known_names(folder):
+    names = ['a.PNG', 'b.tif', 'c.ome.tiff', 'old.zarr', 'slide.svs']
+    assert list_images([folder]) == [folder / name for name in names]
+    assert list_images(['.']) == [Path(name) for name in names]
+
+
+def test_files_are_taken_whatever_their_names(folder):
+    assert list_images(['notes.txt', '.hidden.tif', 'b.tif']) == [Path('.hidden.tif'), Path('b.tif'), Path('notes.txt')]
+
+
+def test_zarr_folders_are_images(folder):
+    assert list_images(['old.zarr', folder / 'array']) == [folder / 'array', Path('old.zarr')]
+
+
+def test_patterns_give_matches_by_known_names(folder):
+    assert list_images(['*.tif*']) == [Path('b.tif'), Path('c.ome.tiff')]
+    assert list_images([str(folder / '*')]) == list_images([folder])
+    assert list_images(['**/*.[jt]*']) == [Path('b.tif'), Path('c.ome.tiff'), Path('deep/d.jpg')]
+    assert list_images(['?.tif', 'dee*/*']) == [Path('b.tif'), Path('deep/d.jpg')]
+
+
+def test_a_name_that_looks_like_a_pattern_is_a_name_first(folder):
+    (folder / 'well[1].tif').touch()
+    assert list_images(['well[1].tif']) == [Path('well[1].tif')]
+
+
+def test_each_image_is_listed_once(folder):
+    assert list_images(['b.tif', './b.tif', '*.tif', '.']) == list_images(['.'])
+
+
+@pytest.mark.parametrize(('name', 'problem'), [
+    ('none.tif', 'none.tif does not exist; check the name and the folder'),
+    ('empty', 'empty has no image in it; the names of images end in .tif'),
+    ('*.jpg', r'\*.jpg matches no image; the names of images end in .tif'),
+    ('*.txt', r'\*.txt matches no image')])
+def test_names_without_images_are_named(folder, name, problem):
+    with pytest.raises(UserError, match=problem) as caught:
+        list_images(['b.tif', name])
+    assert '\n' not in str(caught.value)
