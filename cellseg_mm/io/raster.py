@@ -36,12 +36,7 @@ class Raster(NamedTuple):
 
 
 class Span(NamedTuple):
-    """The values that become 0 and 255.
-
-    Args:
-        low: Of which dtype the samples may be, a float.
-        high: A float above it, or equal to it where all samples are the same: those become 0.
-    """
+    """The values that become 0 and 255; where they are the same, all samples are, and become 0."""
 
     low: float
     high: float

@@ -142,6 +142,14 @@ def largest_series(path, tif):
 
 
 class Channels(NamedTuple):
+    """What the samples of a series mean.
+
+    Attributes:
+        kind: That of their `Raster`.
+        count: How many of them, the first, are shown.
+        order: Axes of the series, without those of size 1 other than Y and X.
+    """
+
     kind: str
     count: int
     order: str
