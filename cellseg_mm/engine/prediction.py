@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,7 +31,9 @@ from cellseg_mm.io.slide import open_slide
 from cellseg_mm.progress import track
 from cellseg_mm.visualization.overlay import class_colours
 from cellseg_mm.visualization.prediction_overlay import write_overlay
-from cellseg_mm.visualization.prediction_page import write_index, write_viewer
+from cellseg_mm.visualization.prediction_page import thumbnail, write_index, write_viewer
+
+_FEW = 8  # tiles, of which no progress is shown
 
 
 @dataclass
@@ -40,16 +43,26 @@ class Outcome:
     Attributes:
         name (str): Its name in all that is written.
         path (str): Its file.
+        image_id (int): In COCO results.
         counts (dict[str, int] | None): Cells by class; None where it failed.
         note (str): What there is to say of it, such as that its pixel size is unknown; or why it failed.
         files (list[str]): Names of what was written, in the folder of all.
+        height (int): Pixels; 0 where it failed, as the width.
+        width (int): Pixels.
+        mpp (float | None): Micrometres per pixel.
+        thumbnail (str): A small picture, as an address that holds it.
     """
 
     name: str
     path: str
+    image_id: int
     counts: dict | None = None
     note: str = ''
     files: list = field(default_factory=list)
+    height: int = 0
+    width: int = 0
+    mpp: float | None = None
+    thumbnail: str = ''
 
 
 def predict_images(images, checkpoints, out, *, formats=DEFAULT_FORMATS, mpp=None, threshold=None, overwrite=False,
@@ -100,12 +113,14 @@ def predict_images(images, checkpoints, out, *, formats=DEFAULT_FORMATS, mpp=Non
         return []
     by_name = {outcome.name: outcome for outcome in outcomes}
     outcomes = [by_name[name] for name, _ in jobs]
+    if 'coco' in formats:
+        write_json(work.out / 'images.json', _coco_images(outcomes, predictor.classes), indent=1)
     write_index(work.out / 'index.html', outcomes)
     return outcomes
 
 
 class _Work:
-    """What is to be done with each image, named `name`, its file being `path`."""
+    """What is to be done with each image: a job is its name in all that is written, its file, and its id."""
 
     def __init__(self, predictor, out, formats, mpp, settings):
         self.out = out
@@ -117,46 +132,56 @@ class _Work:
         for partial in self.out.glob('.*.partial.*'):  # of a run killed while it wrote
             partial.unlink()
         done, todo, large = [], [], []
+        records = {name: self._record(name) for name, _ in jobs}
+        # What has been written by a number keeps it, whatever comes before it now.
+        ids = {name: record['outcome']['image_id'] for name, record in records.items() if record}
+        following = count(max(ids.values(), default=0) + 1)
         for name, path in jobs:
-            known = None if overwrite else self._known(name, path)
-            if known:
-                done.append(known)
+            if not overwrite and self._is_done(records[name], path):
+                done.append(Outcome(**records[name]['outcome']))
             else:
-                (large if world > 1 and self._is_large(path, 2 * world) else todo).append((name, path))
+                job = name, path, ids.get(name) or next(following)
+                shared = world > 1 and self._is_large(path, 2 * world)
+                if shared:
+                    self._store(name, path)  # made by one process, then found by all
+                (large if shared else todo).append(job)
         return done, todo, large
 
-    def predict(self, name, path):
-        problem = self.look(name, path)
-        return Outcome(name, path, note=problem) if problem else self.finish(name, path)
+    def predict(self, name, path, image_id):
+        problem = self.look(name, path, image_id)
+        return Outcome(name, path, image_id, note=problem) if problem else self.finish(name, path, image_id)
 
-    def look(self, name, path, rank=0, world=1):
+    def look(self, name, path, image_id, rank=0, world=1):  # noqa: ARG002 -- a job's parts
         """Look at every `world`-th tile that has not been looked at; returns what went wrong, or nothing."""
         with _told() as problem, open_slide(path) as slide:
             plan = self._predictor.plan(slide, self._mpp)
             store = self._store(name, path)
             tiles = [tile for tile in plan.shown[rank::world] if tile not in store]
-            for tile, cells in track(self._predictor.look(slide, plan, tiles), f'{name}: tiles', len(tiles)):
+            looked = self._predictor.look(slide, plan, tiles)
+            for tile, cells in track(looked, f'{name}: tiles', len(tiles)) if len(tiles) > _FEW else looked:
                 store.write(tile, cells)
         return problem.text
 
-    def finish(self, name, path):
+    def finish(self, name, path, image_id):
         """Merge what was found in the tiles of an image, and write it."""
-        outcome = Outcome(name, path)
+        outcome = Outcome(name, path, image_id)
         with _told() as problem, open_slide(path) as slide:
             plan = self._predictor.plan(slide, self._mpp)
             store = self._store(name, path)
             found = self._predictor.merged(plan, {tile: store.read(tile) for tile in plan.shown})
             cells = self._predictor.confident(found)
-            outcome.files = self._write(name, slide, cells, found)
+            outcome.height, outcome.width, outcome.mpp = slide.height, slide.width, self._mpp or slide.mpp
+            outcome.thumbnail = thumbnail(slide)
+            outcome.files = self._write(outcome, slide, cells, found)
             names = self._predictor.classes
             outcome.counts = dict(zip(names, np.bincount(cells.labels, minlength=len(names)).tolist(), strict=True))
             outcome.note = '; '.join(filter(None, [plan.note, '' if plan.shown else 'no tissue was found']))
-            write_json(self._record(name), {'plan': self._plan(path), 'outcome': asdict(outcome)}, indent=1)
+            write_json(self.out / f'{name}.json', {'plan': self._plan(path), 'outcome': asdict(outcome)}, indent=1)
             store.delete()
-        return Outcome(name, path, note=problem.text) if problem.text else outcome
+        return Outcome(name, path, image_id, note=problem.text) if problem.text else outcome
 
-    def _write(self, name, slide, cells, found):
-        classes, mpp = self._predictor.classes, self._mpp or slide.mpp
+    def _write(self, outcome, slide, cells, found):
+        classes, mpp = self._predictor.classes, outcome.mpp
         colors = [colour[::-1] for colour in class_colours(len(classes))]
         columns = measure(cells, classes, slide, mpp) if {'csv', 'parquet', 'geojson'} & set(self._formats) else None
         writers = {
@@ -166,24 +191,27 @@ class _Work:
             'rois': lambda path: write_rois(path, cells, classes, colors),
             'csv': lambda path: write_csv(path, columns),
             'parquet': lambda path: write_parquet(path, columns),
-            'coco': lambda path: write_coco(path, found),
-            'overlay': lambda path: write_overlay(path, slide, cells, classes),
-            'viewer': lambda path: write_viewer(path, slide, cells, classes)}
-        files = [name + FORMATS[form] for form in self._formats]
+            'coco': lambda path: write_coco(path, [(outcome.image_id, found)]),
+            'overlay': lambda path: write_overlay(path, slide, cells, classes, mpp=mpp),
+            'viewer': lambda path: write_viewer(path, slide, cells, classes, self._thresholds, mpp)}
+        files = [outcome.name + FORMATS[form] for form in self._formats]
         for form, file in zip(self._formats, files, strict=True):
             writers[form](self.out / file)
         return files
 
-    def _known(self, name, path):
-        """The outcome of an image that is done, in the same way, if there is one."""
-        record = self._record(name)
-        if not record.is_file():
+    def _record(self, name):
+        """What was written of an image that is done, if it is."""
+        path = self.out / f'{name}.json'
+        if not path.is_file():
             return None
-        known = read_json(record, 'delete it')
-        if known.get('plan') != self._plan(path) or not all(
-                (self.out / file).is_file() for file in known['outcome']['files']):
-            return None
-        return Outcome(**known['outcome'])
+        record = read_json(path, 'delete it')
+        if not isinstance(record, dict) or not {'plan', 'outcome'} <= record.keys():
+            raise UserError(f'{path}: no prediction wrote this; delete it, or name another folder with --out')
+        return record
+
+    def _is_done(self, record, path):
+        return record is not None and record['plan'] == self._plan(path) and all(
+            (self.out / file).is_file() for file in record['outcome']['files'])
 
     def _is_large(self, path, tiles):
         tiling = None
@@ -202,10 +230,6 @@ class _Work:
         image = [str(file.resolve()), stat.st_size, stat.st_mtime_ns]
         return json.loads(json.dumps({'image': image, 'settings': self._settings, 'thresholds': self._thresholds,
                                       'formats': self._formats}))
-
-    def _record(self, name):
-        return self.out / f'{name}.json'
-
 
 @contextmanager
 def _told():
@@ -252,6 +276,13 @@ def _named(paths):
         times = Counter([*asked.values(), *names.values()])
         names |= {index: name for index, name in asked.items() if times[name] == 1}
     return [(names[index], str(path)) for index, path in enumerate(paths)]
+
+
+def _coco_images(outcomes, classes):
+    """Images and categories, which COCO results refer to by their ids."""
+    images = [{'id': outcome.image_id, 'file_name': outcome.path, 'height': outcome.height, 'width': outcome.width,
+               'mpp': outcome.mpp} for outcome in outcomes if outcome.counts is not None]
+    return {'images': images, 'categories': [{'id': number, 'name': name} for number, name in enumerate(classes, 1)]}
 
 
 def _digest(path):

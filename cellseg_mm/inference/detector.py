@@ -55,11 +55,14 @@ class Detector:
         self.mpp = meta.get('mpp')
         self.factor = _factor(config, meta.get('image_size'), checkpoint)
         self.thresholds = thresholds_of(checkpoint, self.classes)
-        self.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
         self._model = MODELS.build(config.model)
         check_weights(self._model, weights, checkpoint)
         self._model.load_state_dict(weights['state_dict'])
-        self._model.to(self.device).eval()
+        device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+        try:
+            self._model.to(device).eval()
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f'{device}: the model cannot be moved there: {str(error).splitlines()[0]}') from error
         self.tiles = getattr(self._model, 'tiles', None)
         generators = [module.prior_generator for module in self._model.modules() if hasattr(module, 'prior_generator')]
         strides = [int(max(np.ravel(generator.strides))) for generator in generators] or [_STRIDE]

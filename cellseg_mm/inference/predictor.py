@@ -87,6 +87,9 @@ class Predictor:
         known = first.tiles
         self._tile = tile or (known.size if known else _TILE)
         self._overlap = (known.overlap if known else _OVERLAP) if overlap is None else overlap
+        if not 0 <= self._overlap <= self._tile - first.stride:
+            raise UserError(f'tiles of {self._tile} pixels cannot overlap by {self._overlap}: take larger tiles, or '
+                            f'less overlap; they go on by {first.stride} pixels at the least')
         self._scale, self._background, self._batch_size = scale, background, batch_size
 
     def __call__(self, image, mpp=None):

@@ -37,8 +37,8 @@ def read_checkpoint(path, trusted=False):
     except pickle.UnpicklingError as error:
         blocked = re.search(r'GLOBAL (\S+)|(getattr)', str(error))
         raise UserError(
-            f'{path}: refused, since loading it would run code ({blocked[1] or blocked[2]}); if you trust where it comes '
-            'from, save its weights alone, or let tools/predict.py --trust-checkpoint read it' if blocked else
+            f'{path}: refused, since loading it would run code ({blocked[1] or blocked[2]}); if you trust where it '
+            'comes from, save its weights alone, or let tools/predict.py --trust-checkpoint read it' if blocked else
             f'{path}: this is not a checkpoint, or a damaged one') from error
     except Exception as error:  # a damaged file can fail anywhere in the unpickling
         raise UserError(f'{path}: this is not a checkpoint, or a damaged one') from error

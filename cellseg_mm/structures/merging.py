@@ -62,7 +62,7 @@ def merge(tiling, parts, scores, rim=2):
     stray = ~_any(following, _sees(following, tiles, np.arange(len(masks)), owners))
     lost = stray.copy()
     lost[i[~stray[j]]], lost[j[~stray[i]]] = False, False  # the tile that sees most has a say in these
-    between = lost[i] & lost[j]
+    between = lost[i] & lost[j] & (owners[i] == tiles[j]) & (owners[j] == tiles[i])
     chosen = is_best & ~stray
     chosen[np.concatenate([i[between], j[between]])] = True
     # What is left of a cell at a border looks less like one than the whole, which is worth half of the score.

@@ -12,7 +12,7 @@ CLASSES = 'round', 'long'
 
 def local_config(factor=1.0, score_thr=0.7, classes=CLASSES):
     """Mask R-CNN on the first stage of a small ResNet, seeing nothing coarser than 4 pixels."""
-    config = Config.fromfile(Path(__file__).parents[2] / 'configs/cell_maskrcnn.py')
+    config = Config.fromfile(Path(__file__).parents[1] / 'configs/cell_maskrcnn.py')
     model, roi_head = config.model, config.model.roi_head
     model.data_preprocessor.pad_size_divisor = 8
     model.backbone = dict(type='ResNet', depth=18, num_stages=1, out_indices=(0, ), strides=(1, ), dilations=(1, ))
@@ -37,7 +37,6 @@ def write_checkpoint(path, seed=0, classes=CLASSES, **changes):
     config = local_config(classes=classes, **changes)
     torch.manual_seed(seed)
     model = MODELS.build(config.model)
-    model.init_weights()
     for name, weights in model.state_dict().items():
         if name.endswith('fc_cls.weight'):
             weights.normal_(0, 0.8)
