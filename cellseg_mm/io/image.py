@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngImageFile
 from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.io import tiff
 from cellseg_mm.io.files import atomic_path
-from cellseg_mm.io.raster import PERCENTILES, Raster, check_percentiles, spans, to_bgr
+from cellseg_mm.io.raster import PERCENTILES, Raster, check_finite, check_percentiles, spans, to_bgr
 from cellseg_mm.io.reading import AGAIN, check_size, reading
 
 # These classes directly: Image.open would refuse large slides as 'decompression bombs' by their size alone.
@@ -51,7 +51,9 @@ def read_image(path, percentiles=PERCENTILES):
     check_percentiles(percentiles)
     with reading(path):
         raster = read_raster(path)
-        return to_bgr(raster, spans(path, raster, percentiles))
+        shown = spans(raster, percentiles)
+        check_finite(path, shown)
+        return to_bgr(raster, shown)
 
 
 def read_annotated_image(path, shape):

@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from cellseg_mm.errors import CellDataError
-from cellseg_mm.io.raster import Span, extremes, spans, to_bgr
-from cellseg_mm.io.reading import AGAIN, reading
+from cellseg_mm.io.raster import Span, check_finite, extremes, spans, to_bgr
+from cellseg_mm.io.reading import reading
 
 # Up to this many bytes of samples, percentiles are taken over all of them.
 READ_WHOLE = 2**27
@@ -44,8 +43,8 @@ def bgr_levels(path, levels, percentiles):
         path (str | Path): The file, for errors.
         levels (list[Level]): Of `Raster`, from the largest down.
         percentiles (tuple[float, float]): See `image.read_image`. They are those of the largest level; beyond
-            `READ_WHOLE` bytes those of 16 x 16 squares of 256 x 256 pixels, spread evenly over it, or, where those show
-            nothing, its extremes.
+            `READ_WHOLE` bytes those of 16 x 16 squares of 256 x 256 pixels, spread evenly over it, or, for a channel of
+            which those show nothing, its extremes.
 
     Returns:
         list[Level]: Of uint8 (height, width, 3) BGR. Whatever goes wrong in one of their reads is a CellDataError.
@@ -54,7 +53,8 @@ def bgr_levels(path, levels, percentiles):
         CellDataError: If it cannot be read, or has no finite pixel.
     """
     with reading(path):
-        shown = _spans(path, levels[0], percentiles)
+        shown = _spans(levels[0], percentiles)
+        check_finite(path, shown)
     return [level._replace(read=partial(_read_bgr, path, level.read, shown)) for level in levels]
 
 
@@ -63,24 +63,23 @@ def _read_bgr(path, read, shown, *window):
         return to_bgr(read(*window), shown)
 
 
-def _spans(path, level, percentiles):
+def _spans(level, percentiles):
     corner = level.read(0, 0, 1, 1)
     if not corner.is_scaled:
         return []
     if level.height * level.width * corner.values.nbytes <= READ_WHOLE:
-        return spans(path, level.read(0, 0, level.width, level.height), percentiles)
+        return spans(level.read(0, 0, level.width, level.height), percentiles)
     squares = [level.read(x, y, min(_SQUARE, level.width), min(_SQUARE, level.height)).values
                for y in _spread(level.height) for x in _spread(level.width)]
     sample = corner._replace(values=np.concatenate([values.reshape(1, -1, values.shape[-1]) for values in squares], 1))
-    found = [span if span and span.low < span.high else None for span in extremes(sample)]
-    if None not in found:
-        return spans(path, sample, percentiles)
-    # The squares show nothing in one of the channels: what little there is lies between them.
+    shown = [span if span and span.low < span.high else None for span in spans(sample, percentiles)]
+    if None not in shown:
+        return shown
+    # The squares show nothing of a channel: what little there is lies between them.
+    whole = [None] * len(shown)
     for window in windows(level.height, level.width):
-        found = [_union(*pair) for pair in zip(found, extremes(level.read(*window)), strict=True)]
-    if None in found:
-        raise CellDataError(path, 'has no finite pixel', AGAIN)
-    return found
+        whole = [_union(*pair) for pair in zip(whole, extremes(level.read(*window)), strict=True)]
+    return [span or all_of_it for span, all_of_it in zip(shown, whole, strict=True)]
 
 
 def _spread(length):

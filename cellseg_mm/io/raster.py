@@ -48,22 +48,24 @@ def check_percentiles(percentiles):
         raise UserError(f'percentiles have to rise within 0 to 100, unlike {percentiles}')
 
 
-def spans(path, raster, percentiles):
+def spans(raster, percentiles):
     """Between which values an image is shown.
 
     Args:
-        path (str | Path): Its file, for errors.
         raster (Raster): All of it, or a sample.
         percentiles (tuple[float, float]): Lower and upper percentile, 0 to 100, that become 0 and 255.
 
     Returns:
-        list[Span]: One for each channel of fluorescence, else one for all colours, so that hues stay; none where 8 bits
-            or fewer are shown as they are.
-
-    Raises:
-        CellDataError: If no value is finite.
+        list[Span | None]: One for each channel of fluorescence, else one for all colours, so that hues stay; None where
+            no value is finite. Empty where 8 bits or fewer are shown as they are.
     """
-    return [_span(path, values, percentiles) for values in _groups(raster)] if raster.is_scaled else []
+    return [_span(_finite(values), percentiles) for values in _groups(raster)] if raster.is_scaled else []
+
+
+def check_finite(path, shown):
+    """Raise a CellDataError if a channel of `spans` has no finite value."""
+    if None in shown:
+        raise CellDataError(path, 'has no finite pixel', AGAIN)
 
 
 def extremes(raster):
@@ -118,10 +120,9 @@ def _finite(values):
     return values[np.isfinite(values)] if values.dtype.kind == 'f' else values
 
 
-def _span(path, values, percentiles):
-    finite = _finite(values)
+def _span(finite, percentiles):
     if finite.size == 0:
-        raise CellDataError(path, 'has no finite pixel', AGAIN)
+        return None
     low, high = np.percentile(finite, percentiles).tolist()
     return Span(low, high) if low < high else Span(float(finite.min()), float(finite.max()))
 

@@ -303,6 +303,14 @@ def test_squares_that_show_nothing_do_not_make_a_large_image_black(tiff, monkeyp
             assert window[0, 1].tolist() == [128] * 3
             assert window[0, 0].tolist() == [0] * 3
             assert opened.read(203, 201, 1, 1).tolist() == [[[255] * 3]]
+    steady = np.random.default_rng(0).normal(1000, 100, (300, 300)).astype(np.float32)
+    steady[100, 100] = 1e6
+    other = np.nan_to_num(values)
+    with open_slide(tiff(np.stack([steady, other]), photometric='minisblack', metadata={'axes': 'CYX'})) as opened:
+        both = opened.read(0, 0, 300, 300)
+    # The one channel keeps its percentiles.
+    assert both[..., 2].mean() > 100
+    assert both[5, 70].tolist()[1] == 128
     with pytest.raises(CellDataError, match='has no finite pixel'):
         open_slide(tiff(np.full((300, 300), np.nan, np.float32)))
     with open_slide(tiff(np.full((300, 300), 7, np.uint16))) as opened:
