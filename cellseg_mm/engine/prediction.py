@@ -27,7 +27,6 @@ from cellseg_mm.inference.predictor import Predictor
 from cellseg_mm.inference.tile_store import TileStore
 from cellseg_mm.io.files import read_json, write_json
 from cellseg_mm.io.image_list import list_images
-from cellseg_mm.io.slide import open_slide
 from cellseg_mm.progress import track
 from cellseg_mm.visualization.overlay import class_colours
 from cellseg_mm.visualization.prediction_overlay import write_overlay
@@ -153,7 +152,7 @@ class _Work:
 
     def look(self, name, path, image_id, rank=0, world=1):  # noqa: ARG002 -- a job's parts
         """Look at every `world`-th tile that has not been looked at; returns what went wrong, or nothing."""
-        with _told() as problem, open_slide(path) as slide:
+        with _told() as problem, self._predictor.open(path) as slide:
             plan = self._predictor.plan(slide, self._mpp)
             store = self._store(name, path)
             tiles = [tile for tile in plan.shown[rank::world] if tile not in store]
@@ -165,7 +164,7 @@ class _Work:
     def finish(self, name, path, image_id):
         """Merge what was found in the tiles of an image, and write it."""
         outcome = Outcome(name, path, image_id)
-        with _told() as problem, open_slide(path) as slide:
+        with _told() as problem, self._predictor.open(path) as slide:
             plan = self._predictor.plan(slide, self._mpp)
             store = self._store(name, path)
             found = self._predictor.merged(plan, {tile: store.read(tile) for tile in plan.shown})
@@ -215,7 +214,7 @@ class _Work:
 
     def _is_large(self, path, tiles):
         tiling = None
-        with _told(), open_slide(path) as slide:
+        with _told(), self._predictor.open(path) as slide:
             tiling = self._predictor.plan(slide, self._mpp).tiling
         return tiling is not None and len(tiling.tiles) >= tiles
 

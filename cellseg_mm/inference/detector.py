@@ -12,6 +12,7 @@ from mmengine.utils import import_modules_from_strings
 
 from cellseg_mm.errors import UserError
 from cellseg_mm.evaluation.operating_point import thresholds_of
+from cellseg_mm.io.raster import PERCENTILES
 from cellseg_mm.models.checkpoint import check_weights, read_checkpoint
 from cellseg_mm.models.embedded_config import embedded_config
 from cellseg_mm.structures.cells import Cells
@@ -38,6 +39,7 @@ class Detector:
         stride (int): Of its coarsest features, in pixels of its input, and a multiple of what it pads inputs to.
         tiles (Tiles | None): Squares that it knows alone, if it knows cells by their place.
         thresholds (dict[str, float]): Of each class, the score from which on a cell counts.
+        percentiles (tuple[float, float]): Of the intensities of uint16 and float images, which become 0 and 255.
 
     Raises:
         UserError: If the checkpoint is not to be trusted, is of another model, or scales images in a way that tiles
@@ -55,6 +57,8 @@ class Detector:
         self.mpp = meta.get('mpp')
         self.factor = _factor(config, meta.get('image_size'), checkpoint)
         self.thresholds = thresholds_of(checkpoint, self.classes)
+        loads = [step for step in _pipeline(config) if step.type == 'LoadTiffImage']
+        self.percentiles = tuple(loads[0].get('percentiles', PERCENTILES)) if loads else PERCENTILES
         self._model = MODELS.build(config.model)
         check_weights(self._model, weights, checkpoint)
         self._model.load_state_dict(weights['state_dict'])
@@ -111,10 +115,13 @@ def _config_of(weights, checkpoint, config, trusted):
     return config
 
 
+def _pipeline(config):
+    return config.get('test_dataloader', {}).get('dataset', {}).get('pipeline', [])
+
+
 def _factor(config, image_size, checkpoint):
     """By how much the test pipeline enlarges an image of (height, width), the usual one of the training, if known."""
-    pipeline = config.get('test_dataloader', {}).get('dataset', {}).get('pipeline', [])
-    resizes = [step for step in pipeline if 'Resize' in str(step.type)]
+    resizes = [step for step in _pipeline(config) if 'Resize' in str(step.type)]
     if not resizes:
         return 1.0
     resize, *more = resizes

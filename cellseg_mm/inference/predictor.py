@@ -108,8 +108,12 @@ class Predictor:
         """All that is found in an image, doubtful and overlapping cells too, as metrics want it; as `__call__`."""
         if isinstance(image, np.ndarray):
             return self._detect(ArrayImage(image, mpp))
-        with open_slide(image) as slide:
+        with self.open(image) as slide:
             return self._detect(slide, mpp)
+
+    def open(self, path):
+        """An image file as a `Slide`, its intensities scaled as the model's training scaled them."""
+        return open_slide(path, self._detectors[0].percentiles)
 
     def _detect(self, slide, mpp=None):
         plan = self.plan(slide, mpp)
