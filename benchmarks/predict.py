@@ -1,15 +1,15 @@
 """Prediction of a large image, end to end: python benchmarks/predict.py CHECKPOINT [--side 4000] [--stock].
 
-The image is made of CoNSeP's tiles side by side (environment variable CELLSEG_REAL_DATA), or else of generated ones, and
-written as a tiled TIFF; --image takes another. Printed are megapixels per second and what time went to: `read` is what
-the network waited for, `merge` has suppression and overlaps, `export` the formats that tools/predict.py writes by
+The image is made of CoNSeP's tiles side by side (environment variable CELLSEG_REAL_DATA), or else of generated ones,
+and written as a tiled TIFF; --image takes another. Printed are megapixels per second and what time went to: `read` is
+what the network waited for, `merge` has suppression and overlaps, `export` the formats that tools/predict.py writes by
 default, and `rest` plans, thumbnails and what is kept of tiles for resuming.
 
 --stock predicts the same image as MMDetection's `large_image_demo.py` does, with the same weights in MMDetection's own
-classes: SAHI cuts patches of 640 px that overlap by a quarter, each cell gets a canvas of the image, NMS of boxes merges
-them, and the cells are encoded as RLE. Memory is what a run holds at its highest beside the network: its peak, less that
-of a run which forgets what it finds, each in a process of its own. Stock is run on smaller images first, and stopped
-where it asks for more than the machine has.
+classes: SAHI cuts patches of 640 px that overlap by a quarter, each cell gets a canvas of the image, NMS of boxes
+merges them, and the cells are encoded as RLE. Memory is what a run holds at its highest beside the network: its peak,
+less that of a run which forgets what it finds, each in a process of its own. Stock is run on smaller images first, and
+stopped where it asks for more than the machine has.
 """
 import argparse
 import os
