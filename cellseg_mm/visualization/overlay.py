@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from cellseg_mm.evaluation.instances import pair_images
 from cellseg_mm.io.image import read_annotated_image, write_image
 from cellseg_mm.progress import track
+from cellseg_mm.structures.local_masks import LocalMasks
 
 # Okabe and Ito, 'Color Universal Design' (2008), https://jfly.uni-koeln.de/color/, without black; as RGB.
 _OKABE_ITO = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
@@ -26,6 +27,7 @@ _OKABE_ITO = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 
 LINE_COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00', '#8c6d31', '#7f7f7f')
 _GOLDEN_RATIO = 0.618034
 _FILL = 0.18
+_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 _READABLE_SIDE = 1000
 _MAX_SCALE = 8
 _INK, _FAINT_INK = (34, 34, 34), (110, 110, 110)
@@ -85,6 +87,26 @@ def draw_instances(image, crops, labels, colours, scale=1):
     return canvas
 
 
+def shrink(masks, height, width):
+    """Masks on a canvas made smaller, in which each that has a pixel keeps one.
+
+    Args:
+        masks (LocalMasks): N masks.
+        height (int): Rows of the smaller canvas, at most those of the masks'.
+        width (int): Its columns, likewise.
+
+    Returns:
+        LocalMasks: N masks, each where `LocalMasks.resize` has it; where that leaves nothing, the pixel in the middle.
+    """
+    if (height, width) == (masks.height, masks.width):
+        return masks
+    small = masks.resize((height, width))
+    lost = (small.boxes[:, 2] == 0) & (masks.boxes[:, 2] > 0)
+    boxes, middles = small.boxes.copy(), masks.boxes[lost, :2] + masks.boxes[lost, 2:] / 2
+    boxes[lost, :2], boxes[lost, 2:] = middles * (width / masks.width, height / masks.height), 1
+    return LocalMasks(np.insert(small.pixels, small.offsets[:-1][lost], 1), boxes, height, width)
+
+
 def draw_boxes(image, boxes, labels, colours, scale=1):
     """Outline boxes, just inside their edges.
 
@@ -118,7 +140,7 @@ def draw_texts(image, corners, texts):
     """
     height, width = image.shape[:2]
     size = int(np.clip(max(height, width) / 55, 12, 44))
-    font = _font('DejaVuSans-Bold', size)
+    font = text_font('DejaVuSans-Bold', size)
     lengths, line = [int(np.ceil(font.getlength(text))) for text in texts], round(1.2 * size)
     if line * sum(lengths) > _CROWDED * height * width:
         return image
@@ -139,7 +161,7 @@ def _mask_and_outline(bitmap, scale):
         # Half of the interpolated value is the smooth line through the stairs of the pixels.
         mask = cv2.resize(mask * 255, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR) > 127
     mask = mask.astype(np.uint8)
-    inside = cv2.erode(mask, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)), iterations=min(scale, 2))
+    inside = cv2.erode(mask, _CROSS, iterations=min(scale, 2))
     inner = slice(scale, -scale)
     return mask[inner, inner] > 0, (mask > inside)[inner, inner]
 
@@ -158,7 +180,7 @@ def side_by_side(panels, legend=()):
     stacked = max(widths) > 2 * max(heights)
     # A wide picture will be looked at made smaller, so that its letters have to grow with it.
     size = int(np.clip((max(widths) if stacked else sum(widths)) / 75, 15, 44))
-    font, bold, gap = _font('DejaVuSans', size), _font('DejaVuSans-Bold', size), size
+    font, bold, gap = text_font('DejaVuSans', size), text_font('DejaVuSans-Bold', size), size
     cells = [max(width, int(np.ceil(bold.getlength(title)))) for width, (title, _) in zip(widths, panels, strict=True)]
     entries = [int(np.ceil(font.getlength(text))) + 3 * size for text, _ in legend]
     inner = max(max(cells) if stacked else sum(cells) + gap * (len(cells) - 1), *entries, 0)
@@ -215,7 +237,7 @@ def _flow(widths, limit):
 
 
 @cache
-def _font(name, size):
+def text_font(name, size):
     return ImageFont.truetype(str(Path(mpl.get_data_path(), 'fonts', 'ttf', f'{name}.ttf')), size)
 
 

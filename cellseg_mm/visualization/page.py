@@ -39,7 +39,7 @@ class Section:
     """A part of a page.
 
     Attributes:
-        title (str): Its heading, and its name in the navigation.
+        title (str): Its heading, and its name in the navigation; '' for the only one of a page, which needs neither.
         body (Markup): HTML.
         note (str | Markup): What to know before reading it, under the heading.
     """

@@ -3,6 +3,8 @@ import re
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from cellseg_mm.errors import CellDataError
@@ -78,6 +80,22 @@ def test_cells_of_one_pixel_and_at_the_border_are_seen(scale):
     drawn = overlay.draw_instances(white(5, 5), crops, [0, 1], [RED, BLUE], scale)
     assert (drawn[:scale, :scale] == RED).all(axis=2).any()
     assert (drawn[2 * scale:4 * scale, 4 * scale:] == BLUE).all(axis=2).any()
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.floats(0.02, 1), st.integers(0, 99))
+def test_masks_made_smaller_are_resized_and_none_vanishes(height, width, factor, seed):
+    masks = LocalMasks.from_bitmaps(np.random.default_rng(seed).random((5, height, width)) < 0.02)
+    shape = max(round(height * factor), 1), max(round(width * factor), 1)
+    small = overlay.shrink(masks, *shape)
+    assert (small.height, small.width) == shape
+    for mask, resized, shrunk in zip(masks, masks.resize(shape), small, strict=True):
+        if resized.any() or not mask.any():
+            np.testing.assert_array_equal(shrunk, resized)
+        else:
+            (y, ), (x, ) = np.nonzero(shrunk)
+            ys, xs = np.nonzero(mask)
+            assert int(ys.min() * shape[0] / height) <= y <= ys.max() * shape[0] / height + 1
+            assert int(xs.min() * shape[1] / width) <= x <= xs.max() * shape[1] / width + 1
 
 
 @pytest.mark.parametrize('scale', [1, 2, 4])

@@ -188,7 +188,7 @@ def test_both_panes_zoom_and_move_together(show):
 def test_an_image_too_large_for_browsers_is_shown_smaller_in_its_own_coordinates(show, monkeypatch):
     smooth = replace(sample(), bgr=np.tile(np.arange(90, dtype=np.uint8)[:, None], (60, 1, 3)))
     before = drawn(show(([smooth], CLASSES)))
-    monkeypatch.setattr('cellseg_mm.visualization.viewer._LARGEST', 45)
+    monkeypatch.setattr('cellseg_mm.visualization.viewer.LARGEST', 45)
     page = show(([smooth], CLASSES))
     assert page.evaluate("""async () => {
       const image = new Image();

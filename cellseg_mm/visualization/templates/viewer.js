@@ -15,74 +15,104 @@
     dotted: {width: 2.8, dashes: [0.01, 5]},
   };
   const MOST_ZOOM = 48, FILL = 0.3;
+  // From this many cells in sight on, each is but some pixels large, and lines of their own would take seconds.
+  const CROWD = 3000, LONGEST_BAR = 140, HANDY = 2**21;
+  const inks = colours.map(colour => [1, 3, 5].map(start => parseInt(colour.slice(start, start + 2), 16)));
   // Around a line and in its gaps, so that it stands out from the tissue: dark for light colours, light for dark ones.
-  const halos = colours.map(colour => {
-    const [red, green, blue] = [1, 3, 5].map(start => (parseInt(colour.slice(start, start + 2), 16) / 255) ** 2.2);
+  const halos = inks.map(ink => {
+    const [red, green, blue] = ink.map(part => (part / 255) ** 2.2);
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.35 ? 'rgba(0, 0, 0, .65)' : 'rgba(255, 255, 255, .75)';
   });
 
-  const viewer = find('.viewer'), tip = find('.tip'), buttons = findAll('.images button');
+  const viewer = find('.viewer'), tip = find('.tip'), bar = find('.bar'), buttons = findAll('.images button');
   const panes = findAll('figure').map(figure => {
     // On the upper canvas only the marks of what is pointed at, so that these do not wait for all else.
     const [canvas, upper] = figure.querySelectorAll('canvas');
-    return {figure, canvas, upper, ghost: figure.querySelector('.ghost'), cells: [], shown: []};
+    return {figure, canvas, upper, ghost: figure.querySelector('.ghost'), cells: [], shown: [], contours: null};
   });
+  const slider = find('.score input');  // there is none where cells are compared: their statuses hold for all scores
   const choices = findAll('.choice button');
   const displayed = () => panes.filter(pane => !pane.figure.hidden);
   const switches = {errors: false, outlines: true, fill: false}, off = new Set();
   const view = {scale: 1, x: 0, y: 0, fitted: true};
-  let image = null, picture = null, chosen = -1, ratio = 1, hovered = null, drawing = 0;
+  let image = null, pictures = [], chosen = -1, ratio = 1, hovered = null, drawing = 0, least = 0;
 
-  /* Corners of one closed loop: x, y, and the direction to its inside, of -1, 0 and 1 each way. */
-  function corners(x, y, letters) {
-    const points = [];
-    let direction = 0;
-    for (const letter of letters) {
-      const value = alphabet.indexOf(letter);
-      for (const turn of [value & 3, value >> 2 & 3, value >> 4]) {
-        x += STEPS[direction][0];
-        y += STEPS[direction][1];
-        if (!turn) continue;
-        const next = (direction + [0, 1, 3, 4 - direction][turn]) % 4;
-        const [a, b] = [STEPS[(direction + 1) % 4], STEPS[(next + 1) % 4]];
-        points.push(x, y, a[0] + b[0], a[1] + b[1]);
-        if (turn === 3) return Float32Array.from(points);
-        direction = next;
+  /* Corners of loops: x, y, and the direction to the inside, of -1, 0 and 1 each way; and where each loop ends. */
+  class Contours {
+    constructor(outlines) {
+      let letters = 0, loops = 0;
+      for (const outline of outlines) {
+        for (let i = 2; i < outline.length; i += 3) letters += outline[i].length;
+        loops += outline.length / 3;
       }
+      this.size = this.count = 0;
+      this.values = new Int16Array(12 * letters);
+      this.ends = new Int32Array(loops);
     }
-    throw Error('an outline is not closed');
+
+    add(x, y, letters) {
+      const {values} = this;
+      let {size} = this, direction = 0;
+      for (let i = 0; i < letters.length; i++) {
+        const value = alphabet.indexOf(letters[i]);
+        for (let place = 0; place < 6; place += 2) {
+          const turn = value >> place & 3;
+          x += STEPS[direction][0];
+          y += STEPS[direction][1];
+          if (!turn) continue;
+          const next = turn === 3 ? 0 : (direction + (turn === 1 ? 1 : 3)) % 4;
+          const a = STEPS[(direction + 1) % 4], b = STEPS[(next + 1) % 4];
+          values[size++] = x;
+          values[size++] = y;
+          values[size++] = a[0] + b[0];
+          values[size++] = a[1] + b[1];
+          if (turn === 3) {
+            this.size = this.ends[this.count++] = size;
+            return;
+          }
+          direction = next;
+        }
+      }
+      throw Error('an outline is not closed');
+    }
+
+    /* Where the loops of a cell start and end among the values. */
+    * loops({first, last}) {
+      for (let loop = first; loop < last; loop++) yield [loop ? this.ends[loop - 1] : 0, this.ends[loop]];
+    }
   }
 
-  function cellOf([label, status, score, partner, outline], index) {
-    const loops = [], box = [Infinity, Infinity, -Infinity, -Infinity];
-    let area = 0;
-    for (let i = 0; i < outline.length; i += 3) {
-      const points = corners(outline[i], outline[i + 1], outline[i + 2]);
-      let before = points[points.length - 3];
-      for (let k = 0; k < points.length; k += 4) {
-        const x = points[k], y = points[k + 1];
-        area += x * (y - before);
-        before = y;
-        if (x < box[0]) box[0] = x;
-        if (y < box[1]) box[1] = y;
-        if (x > box[2]) box[2] = x;
-        if (y > box[3]) box[3] = y;
+  /* The cells of a pane. Their boxes, from x1 and y1 to x2 and y2, are on the grid of their outlines. */
+  function cellsOf(columns, contours) {
+    const partners = [];
+    return columns.labels.map((label, index) => {
+      const outline = columns.outlines[index], first = contours.count, [name, line] = statuses[columns.statuses?.[index]] || ['', 'solid'];
+      let k = contours.size, x1 = Infinity, y1 = Infinity, x2 = -Infinity, y2 = -Infinity;
+      for (let i = 0; i < outline.length; i += 3) contours.add(outline[i], outline[i + 1], outline[i + 2]);
+      for (; k < contours.size; k += 4) {
+        const x = contours.values[k], y = contours.values[k + 1];
+        if (x < x1) x1 = x;
+        if (y < y1) y1 = y;
+        if (x > x2) x2 = x;
+        if (y > y2) y2 = y;
       }
-      loops.push(points);
-    }
-    const [name, line] = statuses[status];
-    return {index, label, status, name, line, score, partner, loops, box, area};
+      return {
+        index, label, status: columns.statuses?.[index], name, line, score: columns.scores?.[index] ?? null,
+        partner: columns.partners?.[index] ?? -1, partners, area: columns.areas[index], first, last: contours.count, x1, y1, x2, y2,
+      };
+    });
   }
 
-  /* Whether a point lies in a cell: it crosses an odd number of upright edges on the way in from the left. */
-  function holds({loops, box}, x, y) {
-    if (x < box[0] || y < box[1] || x >= box[2] || y >= box[3]) return false;
+  /* Whether a point of the grid lies in a cell: it crosses an odd number of upright edges on the way in from the left. */
+  function holds(contours, cell, x, y) {
+    if (x < cell.x1 || y < cell.y1 || x >= cell.x2 || y >= cell.y2) return false;
+    const {values} = contours;
     let inside = false;
-    for (const points of loops) {
-      let before = points[points.length - 3];
-      for (let k = 0; k < points.length; k += 4) {
-        if ((points[k + 1] > y) !== (before > y) && points[k] <= x) inside = !inside;
-        before = points[k + 1];
+    for (const [start, end] of contours.loops(cell)) {
+      let before = values[end - 3];
+      for (let k = start; k < end; k += 4) {
+        if ((values[k + 1] > y) !== (before > y) && values[k] <= x) inside = !inside;
+        before = values[k + 1];
       }
     }
     return inside;
@@ -98,11 +128,14 @@
     loaded.src = data.source;
     await loaded.decode();
     if (chosen !== index) return;  // another was chosen in the meantime
-    [image, picture, view.fitted] = [data, loaded, true];
-    panes.forEach((pane, i) => pane.cells = data.panes[i].map(cellOf));
+    [image, pictures, view.fitted] = [data, halved(loaded), true];
+    panes.forEach((pane, i) => {
+      pane.contours = new Contours(data.panes[i].outlines);
+      pane.cells = cellsOf(data.panes[i], pane.contours);
+    });
     // Of each cell, those that it was matched with in other panes.
     const [first, ...others] = panes.map(pane => pane.cells);
-    first.forEach(cell => cell.partners = []);
+    if (others.length) first.forEach(cell => cell.partners = []);
     for (const cell of others.flat()) {
       const partner = first[cell.partner];
       cell.partners = partner ? [partner] : [];
@@ -111,24 +144,54 @@
     find('.caption').textContent = data.caption;
     findAll('.stage').forEach(stage => stage.style.aspectRatio = Math.min(Math.max(data.width / data.height, 0.8), 2));
     hover(null);
+    offerScores();
     count();
     measure();
     viewer.dataset.ready = index;
   }
 
+  /* A picture and ever smaller versions of it, each half as wide: to shrink a large one anew takes browsers long. */
+  function halved(picture) {
+    const all = [picture];
+    for (let {width, height} = picture; width * height > HANDY;) {
+      [width, height] = [Math.ceil(width / 2), Math.ceil(height / 2)];
+      const half = new OffscreenCanvas(width, height);
+      half.getContext('2d').drawImage(all.at(-1), 0, 0, width, height);
+      all.push(half);
+    }
+    return all;
+  }
+
+  /* A slider from the least score to 1, where scores differ. */
+  function offerScores() {
+    if (!slider) return;
+    const scores = panes[0].cells.map(cell => cell.score), low = scores.reduce((a, b) => Math.min(a, b), 1);
+    slider.parentElement.hidden = scores.every(score => score === scores[0]);
+    slider.min = slider.value = least = Math.floor(100 * low + 1e-9) / 100;
+    find('.score b').textContent = least.toFixed(2);
+  }
+
+  const inWords = number => number.toLocaleString('en');
+  const ofAll = (some, all) => some === all ? inWords(all) : `${inWords(some)} of ${inWords(all)}`;
+
   function count() {
+    const counts = panes.map(({cells}) => {
+      const all = classes.map(() => 0), some = classes.map(() => 0);
+      for (const {label, score} of cells) {
+        all[label]++;
+        if (score === null || score >= least) some[label]++;
+      }
+      return all.map((number, label) => ofAll(some[label], number));
+    });
     findAll('.classes button').forEach((button, label) => {
-      const counts = panes.map(pane => pane.cells.filter(cell => cell.label === label).length);
-      button.querySelector('small').textContent = counts.slice(0, panes.length > 2 ? 1 : 2).join(' / ');
-      button.title = panes.map((pane, i) => `${titleOf(pane)}: ${counts[i]}`).join(', ');
+      button.querySelector('small').textContent = counts.slice(0, panes.length > 2 ? 1 : 2).map(each => each[label]).join(' / ');
+      button.title = panes.map((pane, i) => `${titleOf(pane)}: ${counts[i][label]}`).join(', ');
       button.setAttribute('aria-pressed', !off.has(label));
     });
     for (const pane of panes) {
-      const on = pane.cells.filter(cell => !off.has(cell.label));
+      const on = pane.cells.filter(({label, score}) => !off.has(label) && (score === null || score >= least));
       pane.shown = switches.errors ? on.filter(cell => cell.line !== 'solid') : on;
-      const [some, all] = [pane.shown.length, pane.cells.length];
-      const text = `${all.toLocaleString('en')} cell${all === 1 ? '' : 's'}`;
-      pane.figure.querySelector('.count').textContent = some === all ? text : `${some.toLocaleString('en')} of ${text}`;
+      pane.figure.querySelector('.count').textContent = `${ofAll(pane.shown.length, pane.cells.length)} cell${pane.cells.length === 1 ? '' : 's'}`;
       for (const entry of pane.figure.querySelectorAll('[data-status]')) {
         entry.querySelector('small').textContent = on.filter(cell => cell.status === +entry.dataset.status).length;
       }
@@ -141,7 +204,7 @@
   function redraw() {
     drawing ||= requestAnimationFrame(() => {
       drawing = 0;
-      if (!picture) return;
+      if (!image) return;
       displayed().forEach(draw);
       displayed().forEach(mark);
     });
@@ -156,40 +219,94 @@
     return pen;
   }
 
-  function draw({canvas, shown}) {
-    const pen = clean(canvas), {scale, x, y} = view;
-    pen.imageSmoothingEnabled = scale < 3;
+  /* How many pixels of the image, each way, one of the grid is that outlines run on. */
+  const cellSize = () => [image.width / image.grid[0], image.height / image.grid[1]];
+
+  function draw({canvas, shown, contours}) {
+    const pen = clean(canvas), {scale, x, y} = view, [u, v] = cellSize();
+    pen.imageSmoothingEnabled = scale * image.width < 3 * pictures[0].width;
     pen.imageSmoothingQuality = 'high';
-    pen.drawImage(picture, 0, 0, image.width, image.height);
-    const [left, top, right, bottom] = [-x / scale, -y / scale, (canvas.width - x) / scale, (canvas.height - y) / scale];
-    const visible = shown.filter(({box: [x1, y1, x2, y2]}) => x2 > left && y2 > top && x1 < right && y1 < bottom);
-    if (switches.fill) for (const cell of visible) fill(pen, cell, colours[cell.label], FILL);
-    if (switches.outlines) stroke(pen, visible, 1);
+    pen.drawImage(pictures.findLast(({width}, i) => !i || width >= scale * image.width), 0, 0, image.width, image.height);
+    const left = -x / scale / u, top = -y / scale / v, right = left + canvas.width / scale / u, bottom = top + canvas.height / scale / v;
+    const visible = shown.filter(({x1, y1, x2, y2}) => x2 > left && y2 > top && x1 < right && y1 < bottom);
+    if (visible.length > CROWD) return paint(pen, contours, visible);
+    if (switches.fill) for (const cell of visible) fill(pen, contours, cell, colours[cell.label], FILL);
+    if (switches.outlines) stroke(pen, contours, visible, 1);
   }
 
-  function mark({upper, shown}) {
+  function mark({upper, shown, contours}) {
     const pen = clean(upper);
     if (!hovered) return;
     // In the pane of another model, what matches the same true cell.
     const near = new Set([hovered, ...hovered.partners, ...hovered.partners.flatMap(cell => cell.partners)]);
     const marked = shown.filter(cell => near.has(cell));
-    for (const cell of marked) fill(pen, cell, '#fff', FILL);
-    stroke(pen, marked, 1.6);
+    for (const cell of marked) fill(pen, contours, cell, '#fff', FILL);
+    stroke(pen, contours, marked, 1.6);
   }
 
-  function fill(pen, cell, colour, opacity) {
+  /* Pixel by pixel, what `fill` and `stroke` draw: solid lines without halos, and at least a pixel for each cell. */
+  function paint(pen, contours, cells) {
+    const {width, height} = pen.canvas, [u, v] = cellSize().map(size => size * view.scale), {values} = contours;
+    const sheet = new ImageData(width, height), inked = new Uint32Array(sheet.data.buffer), line = Math.max(Math.round(ratio), 1);
+    const inkOf = opacity => inks.map(([red, green, blue]) => (opacity << 24 | blue << 16 | green << 8 | red) >>> 0);
+    const inner = inkOf(switches.fill ? 255 * FILL : 0), outer = switches.outlines ? inkOf(255) : inner;
+    const clamp = (place, low, high) => Math.min(Math.max(place, low), high);
+    let inside = new Uint8Array(2**16);
+    for (const cell of cells) {
+      // A margin beyond the canvas, so that a cell that its edge cuts has no line there.
+      const left = clamp(Math.floor(cell.x1 * u + view.x), -line, width - 1), right = clamp(Math.ceil(cell.x2 * u + view.x), left + 1, width + line);
+      const top = clamp(Math.floor(cell.y1 * v + view.y), -line, height - 1), bottom = clamp(Math.ceil(cell.y2 * v + view.y), top + 1, height + line);
+      const columns = right - left, rows = bottom - top, stride = columns + 1;
+      if (stride * rows > inside.length) inside = new Uint8Array(2 * stride * rows);
+      // A row is inside from one upright edge to the next.
+      for (const [start, end] of contours.loops(cell)) {
+        let before = values[end - 3];
+        for (let k = start; k < end; k += 4) {
+          const y = values[k + 1];
+          if (y === before) continue;
+          const low = Math.min(y, before) * v + view.y, high = Math.max(y, before) * v + view.y;
+          const column = clamp(Math.ceil(values[k] * u + view.x - 0.5) - left, 0, columns);
+          const last = clamp(Math.ceil(high - 0.5) - top, 0, rows);
+          for (let row = clamp(Math.ceil(low - 0.5) - top, 0, rows); row < last; row++) inside[row * stride + column] ^= 1;
+          before = y;
+        }
+      }
+      let any = false;
+      for (let row = 0; row < rows; row++) {
+        for (let k = row * stride, within = 0, end = k + columns; k < end; k++) any = (inside[k] = within ^= inside[k]) || any;
+      }
+      if (!any) inside[(rows >> 1) * stride + (columns >> 1)] = 1;
+      const set = (row, column) => row >= 0 && column >= 0 && row < rows && column < columns && inside[row * stride + column];
+      for (let row = Math.max(-top, 0); row < rows && top + row < height; row++) {
+        for (let column = Math.max(-left, 0); column < columns && left + column < width; column++) {
+          if (!inside[row * stride + column]) continue;
+          const within = set(row, column - line) && set(row, column + line) && set(row - line, column) && set(row + line, column);
+          const ink = (within ? inner : outer)[cell.label];
+          if (ink >>> 24) inked[(top + row) * width + left + column] = ink;
+        }
+      }
+      inside.fill(0, 0, stride * rows);
+    }
+    const layer = new OffscreenCanvas(width, height);
+    layer.getContext('2d').putImageData(sheet, 0, 0);
+    pen.setTransform(1, 0, 0, 1, 0, 0);
+    pen.drawImage(layer, 0, 0);
+  }
+
+  function fill(pen, contours, cell, colour, opacity) {
     pen.globalAlpha = opacity;
     pen.fillStyle = colour;
-    pen.fill(outline(cell, 0));
+    pen.fill(outline(contours, cell, 0));
     pen.globalAlpha = 1;
   }
 
   /* Outlines, drawn inside the cells so that those of touching cells do not cover each other, over all halos. */
-  function stroke(pen, cells, factor) {
+  function stroke(pen, contours, cells, factor) {
     // Thinner where the image is made smaller, as the cells are.
     const unit = ratio / view.scale * Math.min(Math.max(view.scale / ratio, 0.4) ** 0.5, 1);
     // Cell by cell: browsers take ten times as long for one path of them all.
-    const paths = cells.map(cell => outline(cell, Math.min(LINES[cell.line].width * factor * unit / 2, 0.45)));
+    const most = 0.45 * Math.min(...cellSize());
+    const paths = cells.map(cell => outline(contours, cell, Math.min(LINES[cell.line].width * factor * unit / 2, most)));
     pen.lineCap = 'butt';
     pen.setLineDash([]);
     cells.forEach((cell, i) => {
@@ -208,15 +325,16 @@
   }
 
   /* The outline, less the corners that are closer to the one before than a pixel of the screen. */
-  function outline({loops}, inset) {
-    const path = new Path2D(), near = 1 / view.scale;
-    for (const points of loops) {
-      let [x, y] = points;
-      path.moveTo(x + inset * points[2], y + inset * points[3]);
-      for (let k = 4; k < points.length; k += 4) {
-        if (Math.abs(points[k] - x) + Math.abs(points[k + 1] - y) < near) continue;
-        [x, y] = [points[k], points[k + 1]];
-        path.lineTo(x + inset * points[k + 2], y + inset * points[k + 3]);
+  function outline(contours, cell, inset) {
+    const path = new Path2D(), near = 1 / view.scale, [u, v] = cellSize(), {values} = contours;
+    for (const [start, end] of contours.loops(cell)) {
+      let x = values[start] * u, y = values[start + 1] * v;
+      path.moveTo(x + inset * values[start + 2], y + inset * values[start + 3]);
+      for (let k = start + 4; k < end; k += 4) {
+        const right = values[k] * u, down = values[k + 1] * v;
+        if (Math.abs(right - x) + Math.abs(down - y) < near) continue;
+        [x, y] = [right, down];
+        path.lineTo(x + inset * values[k + 2], y + inset * values[k + 3]);
       }
       path.closePath();
     }
@@ -234,7 +352,19 @@
     view.y = clamp(y, height - image.height * scale);
     view.fitted = scale === fitting();
     find('output').textContent = `${Math.round(100 * scale)} %`;
+    measureOff();
     redraw();
+  }
+
+  /* A scale bar of 1, 2 or 5 times a power of ten micrometres. */
+  function measureOff() {
+    bar.hidden = !image.mpp;
+    if (!image.mpp) return;
+    const pixels = view.scale / ratio / image.mpp;  // of the page, for each micrometre
+    const power = 10 ** Math.floor(Math.log10(LONGEST_BAR / pixels));
+    const length = power * [5, 2, 1].find(times => times * power * pixels <= LONGEST_BAR);
+    bar.style.width = `${length * pixels}px`;
+    bar.textContent = length < 1000 ? `${+length.toPrecision(1)} µm` : `${length / 1000} mm`;
   }
 
   /* Show the image at a scale, and leave in place what is at (x, y) of the canvas. */
@@ -275,7 +405,7 @@
     tip.hidden = !cell;
     if (!cell) return;
     const names = [...new Set(cell.partners.map(partner => classes[partner.label]))].join(', ');
-    const lines = [cell.name + (cell.name === 'confused' ? ` with ${names}` : '')];
+    const lines = [cell.name ? cell.name + (cell.name === 'confused' ? ` with ${names}` : '') : `cell ${inWords(cell.index + 1)}`];
     if (cell.score !== null) lines.push(`score ${cell.score.toFixed(2)}`);
     else if (panes.length > 2 && panes[0].cells[cell.index] === cell) lines.push(...displayed().slice(1).map(pane => seen(cell, pane)));
     else for (const {score} of cell.partners) if (score !== null) lines.push(`predicted with score ${score.toFixed(2)}`);
@@ -319,9 +449,10 @@
       ghost.hidden = ghost === pane.ghost;
       ghost.style.transform = `translate(${x}px, ${y}px)`;
     }
-    const [u, v] = [(x * ratio - view.x) / view.scale, (y * ratio - view.y) / view.scale];
+    const [width, height] = cellSize();
+    const [u, v] = [(x * ratio - view.x) / view.scale / width, (y * ratio - view.y) / view.scale / height];
     // Of overlapping cells, the smallest, which the pointer could not reach otherwise.
-    const under = pane.shown.filter(cell => holds(cell, u, v)).sort((a, b) => a.area - b.area);
+    const under = pane.shown.filter(cell => holds(pane.contours, cell, u, v)).sort((a, b) => a.area - b.area);
     hover(under[0] || null, event.clientX, event.clientY);
   }
 
@@ -386,7 +517,7 @@
     '+': zooms.in, '=': zooms.in, '-': zooms.out, 0: zooms.fit, 1: zooms.full,
   };
   viewer.addEventListener('keydown', event => {
-    if (!image || !keys[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!image || !keys[event.key] || event.target === slider || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     keys[event.key]();
   });
@@ -403,6 +534,12 @@
     leave();
     count();
   }));
+  slider?.addEventListener('input', () => {
+    least = +slider.value;
+    find('.score b').textContent = least.toFixed(2);
+    leave();
+    count();
+  });
   choices.forEach(button => button.addEventListener('click', () => {
     button.setAttribute('aria-pressed', button.getAttribute('aria-pressed') === 'false');
     leave();
