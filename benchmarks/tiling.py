@@ -75,7 +75,8 @@ def main():
         tiled, other, seconds = predicted(tile=tile, overlap=overlap)
         alike = sum(twins(whole[key], tiled[key]) for key in whole)
         print(f'tiles of {tile}, overlap {overlap}: {sum(map(len, tiled.values())):,} cells, '
-              f"{100 * alike / count:.2f}% of the whole images' cells among them, AP50 {other:.4f} ({other - score:+.4f}), {seconds:.0f} s")
+              f"{100 * alike / count:.2f}% of the whole images' cells among them, AP50 {other:.4f} "
+              f'({other - score:+.4f}), {seconds:.0f} s')
 
 
 if __name__ == '__main__':
