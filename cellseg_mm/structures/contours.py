@@ -21,7 +21,7 @@ def polygons(masks, tolerance=0.0):
     corners, loops = trace(masks.pixels, masks.boxes, masks.offsets)
     if not len(loops):
         return np.full(len(masks), shapely.Polygon(), object)
-    lengths, parents = loops[:, 1], _parents(corners, loops)
+    lengths, parents = loops[:, 1], _parents(loops)
     exact = _assemble(corners, lengths, loops, parents, len(masks))
     if not tolerance:
         return exact
@@ -31,19 +31,12 @@ def polygons(masks, tolerance=0.0):
     return np.where(shapely.is_valid(simple), simple, exact)
 
 
-def _parents(corners, loops):
+def _parents(loops):
     """The loop around the piece that each loop borders, itself for those around a piece: int64 (L,)."""
-    cells, is_hole = loops[:, 0], loops[:, 2] == 1
-    shells, stops = np.flatnonzero(~is_hole), np.cumsum(loops[:, 1])
-    parents = np.arange(len(loops))
-    for hole in np.flatnonzero(is_hole).tolist():
-        around = shells[slice(*np.searchsorted(cells[shells], [cells[hole], cells[hole] + 1]))]
-        if len(around) > 1:
-            filled = np.array([shapely.Polygon(corners[stops[k] - loops[k, 1]:stops[k]]) for k in around.tolist()])
-            inside = shapely.contains(filled, shapely.Point(loops[hole, 3:] + 0.5))
-            around = around[[np.where(inside, shapely.area(filled), np.inf).argmin()]]
-        parents[hole] = around[0]
-    return parents
+    shells = np.flatnonzero(loops[:, 2] == 0)
+    around = np.empty(len(shells), np.int64)
+    around[loops[shells, 3]] = shells
+    return around[loops[:, 3]]
 
 
 def _assemble(corners, lengths, loops, parents, count):
@@ -73,20 +66,21 @@ def trace(pixels, boxes, offsets):
 
     Returns:
         tuple[ndarray, ndarray]: x and y of corners, int32 (V, 2), of one loop after another; and of each loop, int64
-            (L, 5), its bitmap, ascending, its number of corners, 1 where it runs around a hole, and x and y of a pixel
-            that borders on it from outside of the mask. The mask lies to the right of the way, y pointing down; a
+            (L, 4), its bitmap, ascending, its number of corners, 1 where it runs around a hole, and the number of the
+            piece that it borders, from 0 on over all bitmaps. The mask lies to the right of the way, y pointing down; a
             loop's last corner is its first again, and no other comes twice.
     """
     most = 0
     for i in range(len(boxes)):
         most += 2 * (boxes[i, 2] * boxes[i, 3] + boxes[i, 2] + boxes[i, 3]) + 4
     # Each loop, of four edges at least, has one corner twice.
-    corners, loops = np.empty((most + most // 4, 2), np.int32), np.empty((most // 4 + 1, 5), np.int64)
-    size = count = 0
+    corners, loops = np.empty((most + most // 4, 2), np.int32), np.empty((most // 4 + 1, 4), np.int64)
+    size = count = pieces = 0
     for i in range(len(boxes)):
         x, y, w, h = boxes[i]
-        padded = np.zeros((h + 2, w + 2), np.uint8)
-        padded[1:-1, 1:-1] = pixels[offsets[i]:offsets[i + 1]].reshape(h, w)
+        # 0 outside of the mask; inside the number of the piece, from 1 on, or -1 as long as it has none.
+        padded = np.zeros((h + 2, w + 2), np.int32)
+        padded[1:-1, 1:-1] = -(pixels[offsets[i]:offsets[i + 1]].reshape(h, w) != 0).astype(np.int32)
         seen = np.zeros((h + 2, w + 2), np.bool_)
         # The corners of the loop so far, and the place of each among them, or -1.
         way, places = np.empty((2 * (w * h + w + h) + 4, 2), np.int32), np.full((h + 2, w + 2), -1)
@@ -94,6 +88,9 @@ def trace(pixels, boxes, offsets):
             for left in range(1, w + 1):
                 if not padded[top, left] or padded[top - 1, left] or seen[top, left]:
                     continue
+                if padded[top, left] < 0:
+                    pieces += 1
+                    _number(padded, top, left, pieces, way)
                 row, column, direction, closed = top, left, 0, False
                 way[0], places[top, left], length = (x + left - 1, y + top - 1), 0, 1
                 while not closed:
@@ -122,20 +119,33 @@ def trace(pixels, boxes, offsets):
                         size += 1
                         places[row, column], length = first, first + 1
                         loops[count, 0], loops[count, 1] = i, size - start
-                        loops[count, 2], loops[count, 3], loops[count, 4] = _side(corners[start:size])
+                        loops[count, 2], loops[count, 3] = _is_hole(corners[start:size]), padded[top, left] - 1
                         count += 1
                 places[top, left] = -1
     return corners[:size], loops[:count]
 
 
 @compiled
-def _side(loop):
-    """1 if a loop runs around a hole; and x and y of the pixel to the left of its first edge."""
+def _number(padded, row, column, number, stack):
+    """Give a number to the pixels of a piece that have none, from one of them on to their four neighbours."""
+    padded[row, column], stack[0], depth = number, (row, column), 1
+    while depth:
+        depth -= 1
+        row, column = stack[depth]
+        for down, right in ((-1, 0), (0, -1), (0, 1), (1, 0)):
+            if padded[row + down, column + right] < 0:
+                padded[row + down, column + right] = number
+                stack[depth] = row + down, column + right
+                depth += 1
+
+
+@compiled
+def _is_hole(loop):
+    """Whether a loop runs around a hole."""
     twice_area = 0
     for k in range(len(loop) - 1):
         twice_area += np.int64(loop[k, 0]) * loop[k + 1, 1] - np.int64(loop[k + 1, 0]) * loop[k, 1]
-    (x, y), dx, dy = loop[0], loop[1, 0] - loop[0, 0], loop[1, 1] - loop[0, 1]
-    return 1 if twice_area < 0 else 0, x - 1 if dx < 0 or dy < 0 else x, y - 1 if dx > 0 or dy < 0 else y
+    return twice_area < 0
 
 
 @compiled
