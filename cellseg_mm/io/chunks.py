@@ -3,13 +3,16 @@ from functools import lru_cache
 
 import numpy as np
 
-# Decoded chunks are kept so that a row of windows, read one after the other, decodes none twice, up to a limit.
+# Decoded chunks are kept so that windows of up to so many rows, read row by row, decode none twice, up to a limit.
 _ROWS_KEPT = 2048
 _MOST_KEPT = 2**29
 
 
 class ChunkedImage:
     """An image whose chunks are decoded when a window needs them, and kept as long as the latest windows need them.
+
+    Rows of windows decode a chunk once, overlaps included, but for windows of more than 2,048 rows, and for images so
+    wide that what is kept would be more than 512 MiB.
 
     Args:
         shape (tuple[int, int, int]): Height, width and number of samples.
@@ -21,10 +24,10 @@ class ChunkedImage:
 
     def __init__(self, shape, dtype, chunk_shape, load):
         self.shape, self.dtype, self.chunk_shape = shape, np.dtype(dtype), chunk_shape
-        row = shape[1] * shape[2] * self.dtype.itemsize
         chunk = chunk_shape[0] * chunk_shape[1] * shape[2] * self.dtype.itemsize
-        kept = min(max(_ROWS_KEPT, chunk_shape[0]) * row, _MOST_KEPT)
-        self._load = lru_cache(max(1, kept // chunk))(load)
+        # A window may begin and end within a chunk.
+        rows, columns = -(-_ROWS_KEPT // chunk_shape[0]) + 2, -(-shape[1] // chunk_shape[1])
+        self._load = lru_cache(max(1, min(rows * columns, _MOST_KEPT // chunk)))(load)
 
     def read(self, x, y, width, height):
         """The samples of a window that lies inside, (height, width, samples)."""

@@ -30,11 +30,13 @@ def test_windows_are_slices(shape, height, width, data):
     np.testing.assert_array_equal(window, array[y:y + h, x:x + w])
 
 
-def test_rows_of_overlapping_windows_load_each_chunk_once():
-    image, loaded = chunked(np.zeros((5000, 3000, 3), np.uint8), 256, 256)
-    for y in range(0, 4000, 900):
-        for x in range(0, 2000, 900):
-            image.read(x, y, 1000, 1000)
+@pytest.mark.parametrize(('height', 'width', 'window'), [(256, 256, 1000), (100, 256, 2048), (7, 2500, 2048),
+                                                         (3000, 100, 2048)])
+def test_rows_of_overlapping_windows_load_each_chunk_once(height, width, window):
+    image, loaded = chunked(np.zeros((6100, 2600, 1), np.uint8), height, width)
+    for y in range(0, 6101 - window, 3 * window // 4 + 1):
+        for x in range(0, 2601 - window, window // 4):
+            image.read(x, y, window, window)
     assert len(loaded) == len(set(loaded))
 
 
