@@ -8,23 +8,28 @@ from cellseg_mm.errors import UserError
 SUFFIXES = ('.tif', '.tiff', '.btf', '.png', '.jpg', '.jpeg', '.bmp', '.zarr', '.svs', '.ndpi', '.scn', '.bif', '.mrxs')
 
 
-def list_images(paths):
+def list_images(paths, written=()):
     """List the images that files, folders and patterns name.
 
     A file is taken whatever its name; a folder whose name ends in .zarr, or that holds Zarr metadata, is one image. Of
     other folders, what lies directly in them, and of patterns, what matches, is taken if its name has one of `SUFFIXES`
-    and is not hidden. Label maps are not told from images: keep them in folders of their own.
+    and is not hidden. Other label maps than those in `written` are not told from images: keep them in folders of their
+    own.
 
     Args:
         paths (Sequence[str | Path]): Files, folders and patterns with * ? [] or **.
+        written (Collection[str]): Ends of names that are left out of folders and patterns, as no images but made of
+            them, such as '_overlay.png'.
 
     Returns:
-        list[Path]: Each once, sorted.
+        list[Path]: Each file once, by whatever names and links it is reached, sorted.
 
     Raises:
         UserError: If one of them does not exist, or has no image.
     """
-    return sorted({image for path in paths for image in _images(Path(path))})
+    found = {image for path in paths for image in _images(Path(path), tuple(written))}
+    # Of several names, the first stays.
+    return sorted({image.resolve(): image for image in sorted(found, reverse=True)}.values())
 
 
 def is_zarr(path):
@@ -32,14 +37,15 @@ def is_zarr(path):
     return any((Path(path) / name).is_file() for name in ('zarr.json', '.zgroup', '.zarray'))
 
 
-def _images(path):
+def _images(path, written):
     if path.is_dir() and path.suffix.lower() != '.zarr' and not is_zarr(path):
-        found, problem = _known(path.iterdir()), f'has no image in it; the names of images end in {", ".join(SUFFIXES)}'
+        found = _known(path.iterdir(), written)
+        problem = f'has no image in it; the names of images end in {", ".join(SUFFIXES)}'
     elif path.exists():
         return [path]
     elif any(character in str(path) for character in '*?['):
         # Unlike Path.glob, it takes absolute patterns, and passes over hidden folders.
-        found = _known(map(Path, glob(str(path), recursive=True)))  # noqa: PTH207
+        found = _known(map(Path, glob(str(path), recursive=True)), written)  # noqa: PTH207
         problem = f'matches no image; the names of images end in {", ".join(SUFFIXES)}'
     else:
         found, problem = [], 'does not exist; check the name and the folder'
@@ -48,6 +54,6 @@ def _images(path):
     return found
 
 
-def _known(paths):
+def _known(paths, written):
     return [path for path in paths if path.suffix.lower() in SUFFIXES and not path.name.startswith('.')
-            and (path.suffix.lower() == '.zarr' or path.is_file())]
+            and not path.name.endswith(written) and (path.suffix.lower() == '.zarr' or path.is_file())]

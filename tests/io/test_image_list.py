@@ -46,6 +46,21 @@ def test_a_name_that_looks_like_a_pattern_is_a_name_first(folder):
 
 def test_each_image_is_listed_once(folder):
     assert list_images(['b.tif', './b.tif', '*.tif', '.']) == list_images(['.'])
+    assert len(list_images(['b.tif', folder / 'b.tif', 'deep/../b.tif'])) == 1
+    (folder / 'z.tif').symlink_to('b.tif')
+    (folder / 'other').symlink_to(folder, target_is_directory=True)
+    assert list_images(['z.tif', 'b.tif', 'other/b.tif', '*.tif']) == [Path('b.tif')]
+    assert list_images(['z.tif']) == [Path('z.tif')]
+
+
+def test_what_was_written_of_images_is_left_out_of_folders_and_patterns(folder):
+    for name in ('b_overlay.png', 'b_labels.ome.tif'):
+        (folder / name).touch()
+    written = ['_labels.ome.tif', '_overlay.png', '.csv']
+    assert list_images(['.', '*'], written) == list_images(['a.PNG', 'b.tif', 'c.ome.tiff', 'old.zarr', 'slide.svs'])
+    assert list_images(['b_overlay.png'], written) == [Path('b_overlay.png')]
+    with pytest.raises(UserError, match=r'\*_overlay.png matches no image'):
+        list_images(['*_overlay.png'], written)
 
 
 @pytest.mark.parametrize(('name', 'problem'), [
