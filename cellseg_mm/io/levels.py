@@ -97,6 +97,18 @@ def windows(height, width):
             for y in range(0, height, _WINDOW) for x in range(0, width, _WINDOW)]
 
 
+def array_level(bgr):
+    """The level of a BGR image that is in memory."""
+    return Level(*bgr.shape[:2], lambda x, y, width, height: bgr[y:y + height, x:x + width].copy())
+
+
+def level_for(levels, side):
+    """The smallest level that has the pixels of an overview, and the overview's height and width."""
+    scale = min(1, side / max(levels[0].height, levels[0].width))
+    height, width = (max(1, round(length * scale)) for length in levels[0][:2])
+    return [level for level in levels if level.height >= height and level.width >= width][-1], height, width
+
+
 def overview(levels, side):
     """Show all of an image in few pixels, each the mean of the area it stands for.
 
@@ -107,18 +119,28 @@ def overview(levels, side):
     Returns:
         np.ndarray: uint8 (h, w, 3), BGR.
     """
-    scale = min(1, side / max(levels[0].height, levels[0].width))
-    height, width = (max(1, round(length * scale)) for length in levels[0][:2])
-    level = [level for level in levels if level.height >= height and level.width >= width][-1]
-    means = np.zeros((height, width, 3), np.float32)
-    for x, y, window_width, window_height in windows(level.height, level.width):
-        bgr = level.read(x, y, window_width, window_height).reshape(window_height, -1).astype(np.float32)
+    level, height, width = level_for(levels, side)
+    view = np.empty((height, width, 3), np.uint8)
+    if (level.height, level.width) == (height, width):
+        for x, y, window_width, window_height in windows(height, width):
+            view[y:y + window_height, x:x + window_width] = level.read(x, y, window_width, window_height)
+        return view
+    reached, unfinished = 0, 0.0
+    for y in range(0, level.height, _WINDOW):
+        window_height = min(_WINDOW, level.height - y)
         rows, row_shares = _shares(y, window_height, level.height, height)
-        columns, column_shares = _shares(x, window_width, level.width, width)
-        reduced = (row_shares @ bgr).reshape(-1, window_width, 3).swapaxes(0, 1)
-        reduced = (column_shares @ reduced.reshape(window_width, -1)).reshape(-1, rows.stop - rows.start, 3)
-        means[rows, columns] += reduced.swapaxes(0, 1)
-    return np.rint(means).astype(np.uint8)
+        means = np.zeros((rows.stop - rows.start, width, 3), np.float32)
+        for x, _, window_width, _ in windows(1, level.width):
+            bgr = level.read(x, y, window_width, window_height).reshape(window_height, -1).astype(np.float32)
+            columns, column_shares = _shares(x, window_width, level.width, width)
+            reduced = (row_shares @ bgr).reshape(-1, window_width, 3).swapaxes(0, 1)
+            reduced = (column_shares @ reduced.reshape(window_width, -1)).reshape(-1, len(means), 3)
+            means[:, columns] += reduced.swapaxes(0, 1)
+        # The last row goes on below where the windows end within its cells.
+        if rows.start < reached:
+            means[0] += unfinished
+        view[rows], reached, unfinished = np.rint(means), rows.stop, means[-1]
+    return view
 
 
 def _shares(start, count, length, reduced):

@@ -1,4 +1,5 @@
 """Images of any size and of many formats, read window by window."""
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -8,17 +9,22 @@ from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.io import tiff
 from cellseg_mm.io.image import file_magic, read_raster
 from cellseg_mm.io.image_list import is_zarr
-from cellseg_mm.io.levels import Level, bgr_levels, overview, raster_level
+from cellseg_mm.io.levels import array_level, bgr_levels, level_for, overview, raster_level
 from cellseg_mm.io.raster import PERCENTILES, check_percentiles
 from cellseg_mm.io.reading import reading
 from cellseg_mm.io.tiff_levels import tiff_levels
 
 # The most bytes of samples to hold where a file cannot be read by parts.
 _MOST_HELD = 2**29
+# Up to this many pixels a side, levels are read again for each overview; an overview of larger ones is kept.
+_KEPT_SIDE = 8192
 
 
 class Slide:
     """An image whose windows are read one by one; a context manager, for one thread of the process that opened it.
+
+    It holds chunks that the latest windows needed, and an overview of at most 8,192 pixels a side where one was asked
+    for that no level of such a size gives: 201 MB at the most, which save reading a slide without pyramid again.
 
     Args:
         path (Path | None): Its file.
@@ -35,7 +41,7 @@ class Slide:
     def __init__(self, path, levels, mpp=None, file=None):
         self.path, self.mpp = path, mpp
         self.height, self.width = levels[0].height, levels[0].width
-        self._levels, self._file = levels, file
+        self._levels, self._file, self._kept = levels, file, None
 
     def __enter__(self):
         return self
@@ -45,7 +51,7 @@ class Slide:
 
     def close(self):
         """Close the file, and forget what was decoded."""
-        self._levels = []
+        self._levels, self._kept = [], None
         if self._file is not None:
             self._file.close()
 
@@ -72,7 +78,8 @@ class Slide:
     def overview(self, side):
         """Show all of the image in few pixels, each the mean of the area it stands for.
 
-        Read from the smallest level that has that many pixels, window by window.
+        Read from the smallest level that has that many pixels, window by window; where that one is larger than 8,192
+        pixels a side, made of an overview of this size, which is kept.
 
         Args:
             side (int): At most how long the longer side becomes; smaller images stay as they are.
@@ -83,7 +90,12 @@ class Slide:
         Raises:
             CellDataError: If a part of the file is damaged.
         """
-        return overview(self._levels, side)
+        level = level_for(self._levels, side)[0]
+        if side > _KEPT_SIDE or max(level.height, level.width) <= _KEPT_SIDE:
+            return overview(self._levels, side)
+        if self._kept is None:
+            self._kept = array_level(overview(self._levels, _KEPT_SIDE))
+        return overview([self._kept], side)
 
 
 class ArrayImage(Slide):
@@ -100,11 +112,7 @@ class ArrayImage(Slide):
     def __init__(self, bgr, mpp=None):
         if bgr.dtype != np.uint8 or bgr.ndim != 3 or bgr.shape[2] != 3 or 0 in bgr.shape:
             raise UserError(f'an image is a uint8 array (H, W, 3) of BGR, not {bgr.dtype} {bgr.shape}')
-
-        def read(x, y, width, height):
-            return bgr[y:y + height, x:x + width].copy()
-
-        super().__init__(None, [Level(*bgr.shape[:2], read)], mpp)
+        super().__init__(None, [array_level(bgr)], mpp)
 
 
 def open_slide(path, percentiles=PERCENTILES):
@@ -114,10 +122,12 @@ def open_slide(path, percentiles=PERCENTILES):
       and kept for the windows beside it.
     - OME-Zarr images and Zarr arrays: likewise; see `zarr_levels` for their axes.
     - PNG, JPEG, BMP and TIFF files that cannot be read by parts: whole, up to 512 MiB of samples.
-    - All else that OpenSlide knows (MRXS, SCN, BIF, Philips TIFF, DICOM, ...), if openslide-python is installed.
+    - All else that OpenSlide knows (MRXS, SCN, BIF, Philips TIFF, DICOM, SVS of other colours, ...), if
+      openslide-python is installed; within the bounds of what was scanned, where the slide tells them.
 
     Windows are those of `read_image`, which says how colours, channels and wide samples are shown. Percentiles of more
-    than 128 MiB of samples are those of 16 x 16 squares of 256 x 256 pixels, spread evenly over the image.
+    than 128 MiB of samples are those of 16 x 16 squares of 256 x 256 pixels, spread evenly over the image, or, for a
+    channel of which these show nothing, its extremes.
 
     Args:
         path (str | Path): A file, or the folder of a Zarr image.
@@ -158,12 +168,16 @@ def _open_tiff(path, percentiles):
             # What they store is not yet the picture: regions on a canvas, tiles that overlap or are left out.
             tif.close()
             return _open_with_openslide(path)
-        levels = tiff_levels(path, tif)
-        mpp = tiff.pixel_size(tif, tiff.largest_series(path, tif))
+        series = tiff.largest_series(path, tif)
+        levels, mpp = tiff_levels(path, tif, series), tiff.pixel_size(tif, series)
         if levels:
             return Slide(path, bgr_levels(path, levels, percentiles), mpp, tif)
-    except BaseException:
+    except BaseException as error:
+        is_svs = isinstance(error, CellDataError) and tif.is_svs
         tif.close()
+        if is_svs:
+            with suppress(CellDataError):
+                return _open_with_openslide(path)
         raise
     tif.close()
     return _hold(path, percentiles, mpp)

@@ -6,7 +6,7 @@ import numpy as np
 from cellseg_mm.errors import CellDataError
 from cellseg_mm.io.chunks import ChunkedImage
 from cellseg_mm.io.levels import Level
-from cellseg_mm.io.tiff import axis_size, channels_of, check_backed_by_bytes, largest_series, raster_of
+from cellseg_mm.io.tiff import axis_size, channels_of, check_backed_by_bytes, raster_of
 
 # The most bytes of samples that may have to be decoded for one window of any size.
 _MOST_AT_ONCE = 2**27
@@ -14,12 +14,13 @@ _MOST_AT_ONCE = 2**27
 _BAND = 2**22
 
 
-def tiff_levels(path, tif):
-    """The resolutions of the image with the most pixels in a TIFF file.
+def tiff_levels(path, tif, series):
+    """The resolutions of an image in a TIFF file.
 
     Args:
         path (str | Path): The file, for errors.
         tif (tifffile.TiffFile): It, opened; it has to stay open while the levels are read.
+        series (tifffile.TiffPageSeries): As `tiff.largest_series` gives it.
 
     Returns:
         list[Level]: Of `Raster`, from the largest down; smaller ones that are damaged or unlike it are left out. Empty
@@ -28,7 +29,6 @@ def tiff_levels(path, tif):
     Raises:
         CellDataError: If the largest is what `tiff.read` refuses.
     """
-    series = largest_series(path, tif)
     channels = channels_of(path, series)
     check_backed_by_bytes(path, tif, series)
     levels = [_level(path, tif, series, channels)]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellseg_mm.io import levels
+from cellseg_mm.io import levels, slide
 from cellseg_mm.io.levels import overview
 from cellseg_mm.io.slide import ArrayImage
 
@@ -27,6 +27,33 @@ def test_overviews_are_means_of_areas_however_they_are_read(height, width, side,
     assert view.dtype == np.uint8
     assert max(view.shape[:2]) == min(side, max(height, width))
     assert np.abs(view - area_means(bgr, *view.shape[:2])).max() <= 0.501
+
+
+def test_overviews_of_large_levels_are_read_once(monkeypatch):
+    monkeypatch.setattr(slide, '_KEPT_SIDE', 100)
+    bgr = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (300, 200, 3), np.uint8), (0, 0), 3)
+    small, reads = bgr[::6, :198:6], []
+
+    def level(array):
+        def read(x, y, width, height):
+            reads.append(array.shape[0])
+            return array[y:y + height, x:x + width].copy()
+        return levels.Level(*array.shape[:2], read)
+
+    views = []
+    for sides in ((60, 100, 80), (80, 100, 60)):
+        with slide.Slide(None, [level(bgr), level(small)]) as image:
+            views.append({side: image.overview(side) for side in sides})
+            assert reads == [300]
+            np.testing.assert_array_equal(image.overview(50), small)
+            image.overview(120)
+        assert reads == [300, 50, 300]
+        reads.clear()
+    for side, view in views[0].items():
+        np.testing.assert_array_equal(view, views[1][side])
+        # Means of means, whose areas cross.
+        expected = cv2.resize(bgr, view.shape[1::-1], interpolation=cv2.INTER_AREA)
+        assert np.abs(view.astype(int) - expected).mean() < 1
 
 
 @pytest.mark.parametrize('side', [1500, 1000, 700, 333, 100, 5])

@@ -76,6 +76,24 @@ def test_what_was_not_scanned_is_white(philips):
         assert np.abs(slide.read(64, 0, 400, 256).astype(int) - IMAGE[:, 64:464, ::-1]).max() <= 8
 
 
+def test_the_bounds_of_what_was_scanned_are_the_image(philips, monkeypatch):
+    properties, bounds = dict(openslide.OpenSlide(philips).properties), (70, 41, 301, 150)
+    names = [f'openslide.bounds-{name}' for name in ('x', 'y', 'width', 'height')]
+    monkeypatch.setattr(openslide.OpenSlide, 'properties',
+                        {**properties, **dict(zip(names, map(str, bounds), strict=True))})
+    scanned = IMAGE[41:191, 70:371, ::-1]
+    with open_slide(philips) as slide:
+        assert (slide.width, slide.height, slide.mpp) == (301, 150, 0.25)
+        for x, y, width, height in random_windows(150, 301, 0, 9):
+            window = slide.read(x, y, width, height)
+            assert np.abs(window.astype(int) - scanned[y:y + height, x:x + width]).max() <= 8
+        expected = cv2.resize(scanned, (140, 70), interpolation=cv2.INTER_AREA)
+        assert np.abs(slide.overview(140).astype(int) - expected).max() <= 12
+    monkeypatch.setattr(openslide.OpenSlide, 'properties', {**properties, names[0]: '70'})
+    with open_slide(philips) as slide:
+        assert (slide.width, slide.height) == (512, 256)
+
+
 def test_the_smallest_level_gives_the_overview(philips, monkeypatch):
     levels, read = [], openslide.OpenSlide.read_region
 

@@ -377,6 +377,23 @@ def test_svs_is_read_as_openslide_reads_it(tmp_path, by_parts):
         assert np.abs(view.astype(int) - region).max() <= 2
 
 
+def test_svs_of_colours_that_are_not_known_here_is_read_by_openslide(tmp_path, monkeypatch):
+    path = svs(tmp_path / 'slide.svs')
+    with open_slide(path) as opened:
+        expected = opened.read(0, 0, 700, 500)
+
+    def refuse(path, series):
+        raise CellDataError(path, 'has the colour model of tomorrow', 'save it as RGB')
+
+    monkeypatch.setattr(tiff_levels, 'channels_of', refuse)
+    with open_slide(path) as opened:
+        assert opened.mpp == 0.499
+        assert np.abs(opened.read(0, 0, 700, 500).astype(int) - expected).max() <= 2
+    monkeypatch.setitem(sys.modules, 'openslide', None)
+    with pytest.raises(CellDataError, match='has the colour model of tomorrow; save it as RGB'):
+        open_slide(path)
+
+
 def test_tiled_pyramids_are_read_as_openslide_reads_them(tmp_path, by_parts):
     path = pyramid(tmp_path / 'pyramid.tif', subifds=False, tile=(64, 64), resolution=(20_000, 20_000),
                    resolutionunit='CENTIMETER')
