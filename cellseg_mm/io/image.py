@@ -187,11 +187,13 @@ def _read_with_pillow(path, opener, most):
         depth, color = file.read(26)[24:] if opener is PngImageFile else (8, 0)
         file.seek(0)
         image = opener(file)
-        bits = image.width * image.height * len(image.getbands()) * (1 if image.mode == '1' else depth)
+        samples = image.width * image.height * len(image.getbands())
+        bits = samples * (1 if image.mode == '1' else depth)
         if bits > 8 * _MAX_EXPANSION * Path(path).stat().st_size:
             size = f'{image.height} x {image.width}'
             raise CellDataError(path, f'claims {size} pixels, more than its bytes can hold', AGAIN)
-        check_size(path, image.height, image.width, bits / 8, most)
+        # In memory, a sample takes a byte at least.
+        check_size(path, image.height, image.width, samples * max(depth // 8, 1), most)
         if getattr(image, 'n_frames', 1) > 1:
             raise CellDataError(path, f'is an animation of {image.n_frames} frames', 'save one frame by itself')
         if depth == 16 and color != 0:

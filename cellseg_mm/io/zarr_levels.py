@@ -3,6 +3,7 @@
 What an axis means is read from the metadata and never guessed from a size.
 """
 import math
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +37,7 @@ def zarr_levels(path):
 
     Returns:
         tuple[list[Level], float | None]: Of `Raster`, from the largest down, and micrometres for each pixel or None.
+            Levels after the first that are unlike it, or that would be refused by themselves, are left out.
 
     Raises:
         CellDataError: If it holds no image, several, a stack, or four channels or more, or does not name its axes;
@@ -52,13 +54,12 @@ def zarr_levels(path):
     multiscale = attributes['multiscales'][0]
     axes = [axis for axis in multiscale.get('axes', ()) if isinstance(axis, dict)]
     names = [str(axis['name']).lower() for axis in axes]
-    levels = []
-    for dataset in multiscale['datasets']:
-        array = node[dataset['path']]
-        if array.ndim != len(names):
-            raise CellDataError(path, f'names {len(names)} axes for {array.ndim} dimensions',
-                                'write it again as OME-Zarr 0.4 or 0.5')
-        levels.append(_level(path, array, names))
+    first, *others = (node[dataset['path']] for dataset in multiscale['datasets'])
+    levels, count = [_level(path, first, names)], _axes(path, first, names).count
+    for array in others:
+        with suppress(CellDataError):
+            if array.dtype == first.dtype and _axes(path, array, names).count == count:
+                levels.append(_level(path, array, names))
     levels.sort(key=lambda level: -level.height * level.width)
     return levels, _pixel_size(multiscale, axes, names.index('x'))
 
@@ -87,10 +88,14 @@ class _Axes(NamedTuple):
     y: int
     x: int
     samples: int | None
+    count: int
     is_color: bool
 
 
 def _axes(path, array, names):
+    if array.ndim != len(names):
+        raise CellDataError(path, f'names {len(names)} axes for {array.ndim} dimensions',
+                            'write it again as OME-Zarr 0.4 or 0.5')
     if not {'y', 'x'} <= set(names) or len(set(names)) < len(names):
         raise CellDataError(path, f'has the dimensions {", ".join(names)}', 'name two of them y and x')
     samples = [i for i, name in enumerate(names) if name in _CHANNELS + _COLORS and array.shape[i] > 1]
@@ -99,21 +104,24 @@ def _axes(path, array, names):
     if extra or len(samples) > 1:
         raise CellDataError(path, f'is a stack of images, {", ".join(extra) or "several samples each"}',
                             'save one of them by itself')
-    return _Axes(names.index('y'), names.index('x'), samples[0] if samples else None,
-                 bool(samples) and names[samples[0]] in _COLORS)
+    if not samples:
+        return _Axes(names.index('y'), names.index('x'), None, 1, False)
+    return _Axes(names.index('y'), names.index('x'), samples[0], array.shape[samples[0]], names[samples[0]] in _COLORS)
 
 
 def _level(path, array, names):
     axes = _axes(path, array, names)
     height, width = array.shape[axes.y], array.shape[axes.x]
-    count = 1 if axes.samples is None else array.shape[axes.samples]
+    count = axes.count
     if array.dtype.kind not in 'buif':
         raise CellDataError(path, f'has the pixel type {array.dtype}', 'save it as integers or floats')
     if 0 in array.shape:
         raise CellDataError(path, 'holds no image of at least one pixel', AGAIN)
     if count > 3:
         raise CellDataError(path, f'has {count} channels', 'save one to three channels, shown as red, green and blue')
-    if math.prod(array.chunks) * array.dtype.itemsize > _MOST_AT_ONCE:
+    # All samples of a pixel are decoded together.
+    together = 1 if axes.samples is None else math.ceil(count / array.chunks[axes.samples])
+    if math.prod(array.chunks) * together * array.dtype.itemsize > _MOST_AT_ONCE:
         raise CellDataError(path, f'is stored in chunks of {" x ".join(map(str, array.chunks))}',
                             'write it in smaller ones, such as 1024 x 1024')
     kind = 'grey' if count == 1 else 'rgb' if axes.is_color and count == 3 else 'channels'

@@ -55,6 +55,14 @@ def test_pictures_too_large_to_hold_are_refused_before_they_are_decoded(tmp_path
         open_slide(path)
 
 
+def test_pixels_of_one_bit_are_bytes_when_they_are_held(tmp_path, monkeypatch):
+    path = tmp_path / 'bilevel.png'
+    Image.fromarray(GREY > 99).save(path)
+    monkeypatch.setattr(slide, '_MOST_HELD', GREY.size - 1)
+    with pytest.raises(CellDataError, match='in a form that cannot be read by parts'):
+        open_slide(path)
+
+
 def test_arrays_are_read_as_files_are():
     bgr = RGB[..., ::-1]
     image = ArrayImage(bgr, 0.25)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from slide_checks import assert_windows_equal
 
 from cellseg_mm.errors import CellDataError
+from cellseg_mm.io import zarr_levels
 from cellseg_mm.io.slide import open_slide
 
 RNG = np.random.default_rng(0)
@@ -89,6 +90,21 @@ def test_overviews_come_from_the_smallest_level_that_is_large_enough(tmp_path, v
         assert slide.overview(32).shape == (22, 32, 3)
         expected = cv2.resize(smooth[..., ::-1], (100, 69), interpolation=cv2.INTER_AREA).astype(int)
         assert np.abs(slide.overview(100) - expected).max() <= 2
+
+
+@pytest.mark.parametrize('unlike', [np.full((2, 45, 65), 2, np.uint8), np.full((3, 45, 65), 2, np.uint16),
+                                    np.full((4, 45, 65), 2, np.uint8), np.full((45, 65), 2, np.uint8)])
+def test_levels_unlike_the_first_are_passed_over(tmp_path, unlike):
+    path = write_ome(tmp_path / 'image.zarr', [np.moveaxis(RGB, -1, 0), np.full((3, 22, 32), 4, np.uint8)])
+    group = zarr.open_group(path)
+    group.create_array('2', data=unlike)
+    attributes = group.attrs['ome']
+    attributes['multiscales'][0]['datasets'].insert(1, {'path': '2'})
+    group.attrs['ome'] = attributes
+    with open_slide(path) as slide:
+        np.testing.assert_array_equal(slide.overview(130), BGR)
+        assert not (slide.overview(65) == 2).all()
+        assert (slide.overview(32) == 4).all()
 
 
 def test_grey_and_wide_samples_are_shown_as_those_of_tiff_files(tmp_path):
@@ -218,3 +234,12 @@ def test_a_claim_of_a_trillion_pixels_takes_no_memory(tmp_path):
     zarr.create_array(path, shape=(10**6, 10**6), chunks=(10**6, 10**6), dtype=np.uint8)
     with pytest.raises(CellDataError, match='is stored in chunks of 1000000 x 1000000; write it in smaller ones'):
         open_slide(path)
+
+
+def test_chunks_of_all_colours_of_a_pixel_count_together(tmp_path, monkeypatch):
+    zarr.create_array(tmp_path / 'image.zarr', data=RGB, chunks=(64, 64, 1), dimension_names=['y', 'x', 's'])
+    monkeypatch.setattr(zarr_levels, '_MOST_AT_ONCE', 3 * 64**2)
+    assert_windows_equal(tmp_path / 'image.zarr', BGR, count=1)
+    monkeypatch.setattr(zarr_levels, '_MOST_AT_ONCE', 3 * 64**2 - 1)
+    with pytest.raises(CellDataError, match='is stored in chunks of 64 x 64 x 1'):
+        open_slide(tmp_path / 'image.zarr')
