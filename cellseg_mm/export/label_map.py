@@ -1,8 +1,11 @@
 """Label maps and class maps as tiled OME-TIFF, drawn and compressed a tile at a time: the canvas is never held."""
+import re
+
 import numpy as np
 import tifffile
 
 from cellseg_mm.io.files import atomic_path
+from cellseg_mm.io.pixel_size import plausible
 from cellseg_mm.structures.compiled import compiled
 from cellseg_mm.structures.overlaps import bins
 
@@ -11,6 +14,8 @@ _TILE = 512
 _CLASSIC_BYTES = 2**32 - 2**25
 # Of tiles that wait to be compressed.
 _BUFFER = 2**24
+# What XML has no form for.
+_NOT_IN_XML = re.compile('[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]')
 
 
 def write_label_map(path, cells, mpp=None):
@@ -21,7 +26,7 @@ def write_label_map(path, cells, mpp=None):
     Args:
         path (str | Path): Where to, by custom with the suffix '.ome.tif'.
         cells (Cells): N cells of one image.
-        mpp (float, optional): Micrometres per pixel, where known.
+        mpp (float, optional): Micrometres per pixel, where known; written if `plausible`.
     """
     _write(path, cells.masks, np.arange(1, len(cells) + 1, dtype=np.uint32), mpp, {})
 
@@ -30,23 +35,24 @@ def write_class_map(path, cells, classes, mpp=None):
     """Write which class each pixel belongs to, whole or not at all.
 
     The values are uint8, or uint16 for more than 255 classes: 0 is background, and label + 1 a cell. The names of the
-    classes are in the OME metadata, as a map annotation from values to names.
+    classes are in the OME metadata, as a map annotation from values to names, without control characters.
 
     Args:
         path (str | Path): Where to, by custom with the suffix '.ome.tif'.
         cells (Cells): N cells of one image.
         classes (Sequence[str]): The name of each label.
-        mpp (float, optional): Micrometres per pixel, where known.
+        mpp (float, optional): Micrometres per pixel, where known; written if `plausible`.
     """
     values = (cells.labels + 1).astype(np.uint8 if len(classes) <= np.iinfo(np.uint8).max else np.uint16)
-    names = {str(value): name for value, name in enumerate(classes, 1)}
+    names = {str(value): _NOT_IN_XML.sub('', name) for value, name in enumerate(classes, 1)}
     _write(path, cells.masks, values, mpp, {'MapAnnotation': {'Description': 'classes', **names}})
 
 
 def _write(path, masks, values, mpp, metadata):
     shape = masks.height, masks.width
     options = {}
-    if mpp is not None:
+    # Of other lengths, the resolution tags have no form, and readers believe none.
+    if mpp is not None and plausible(mpp):
         options = dict(resolution=(1e4 / mpp, 1e4 / mpp), resolutionunit='CENTIMETER')
         metadata = {**metadata, 'PhysicalSizeX': mpp, 'PhysicalSizeXUnit': 'µm', 'PhysicalSizeY': mpp,
                     'PhysicalSizeYUnit': 'µm'}

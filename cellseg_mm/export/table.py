@@ -28,10 +28,11 @@ def measure(cells, classes, image, mpp=None):
             `regionprops` defines them. Those in micrometres are there where `mpp` is.
 
             - cell: 1 for the first. class: Its name. score: From 0 to 1.
-            - x, y, x_um, y_um: The centroid. 0 is the middle of the image's first pixel, so that outlines, which begin
-              at that pixel's edge, have it at half a pixel more.
-            - area_px, area_um2, perimeter, major_axis, minor_axis, perimeter_um, major_axis_um, minor_axis_um,
-              eccentricity, orientation, solidity: Of `structures.measurements.Shapes`.
+            - x_px, y_px, x_um, y_um: The centroid. 0 is the middle of the image's first pixel, so that outlines,
+              which begin at that pixel's edge, have it at half a pixel more.
+            - area_px, area_um2, perimeter_px, major_axis_px, minor_axis_px, perimeter_um, major_axis_um,
+              minor_axis_um, eccentricity, orientation, solidity: Of `structures.measurements.Shapes`. The axes are
+              what scikit-image calls axis_major_length and axis_minor_length.
             - mean_red, mean_green, mean_blue: From 0 to 255.
             - mean_hematoxylin, mean_eosin, mean_dab: By colour deconvolution, in the unit of scikit-image's `rgb2hed`
               but without its cut at 0. In H&E, the last is what neither stain explains.
@@ -45,13 +46,13 @@ def measure(cells, classes, image, mpp=None):
     stains = density @ np.linalg.inv(_STAINS)
 
     columns = {'cell': np.arange(1, len(cells) + 1), 'class': np.array(classes, str)[cells.labels],
-               'score': cells.scores, 'x': found.x, 'y': found.y}
+               'score': cells.scores, 'x_px': found.x, 'y_px': found.y}
     if mpp is not None:
         columns |= {'x_um': mpp * found.x, 'y_um': mpp * found.y}
     columns['area_px'] = cells.masks.areas
     if mpp is not None:
         columns['area_um2'] = mpp**2 * columns['area_px']
-    columns |= lengths
+    columns |= {f'{name}_px': length for name, length in lengths.items()}
     if mpp is not None:
         columns |= {f'{name}_um': mpp * length for name, length in lengths.items()}
     columns |= {name: getattr(found, name) for name in ('eccentricity', 'orientation', 'solidity')}

@@ -18,8 +18,9 @@ class Shapes(NamedTuple):
         x: Of the centroid; 0 is the middle of the first column.
         y: Of the centroid; 0 is the middle of the first row.
         perimeter: Length of the border through the outermost pixels (Benkrid and Crookes' estimate).
-        major_axis: Length of the long axis of the ellipse with the same second moments.
-        minor_axis: Of its short axis.
+        major_axis: Length of the long axis of the ellipse with the same second moments: scikit-image's
+            axis_major_length.
+        minor_axis: Of its short axis: axis_minor_length.
         eccentricity: Of that ellipse, 0 for a circle to 1.
         orientation: Angle from the y axis, which points down, to the long axis, counter-clockwise as seen, in radians
             from -pi/2 to pi/2.

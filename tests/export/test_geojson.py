@@ -68,8 +68,9 @@ def test_geojson_finds_nothing_wrong(path, seed):
 def test_exact_outlines_cover_the_pixels(path, seed):
     cells = scene(seed)
     shapes = shapes_of(written(path, cells, tolerance=0))
-    assert shapely.area(shapes).tolist() == cells.masks.areas.tolist()
-    assert shapely.bounds(shapes)[:, :2].tolist() == cells.masks.boxes[:, :2].tolist()
+    for shape, mask in zip(shapes, cells.masks.to_ndarray(), strict=True):
+        y, x = np.nonzero(mask)
+        assert shapely.symmetric_difference(shape, shapely.union_all(shapely.box(x, y, x + 1, y + 1))).area == 0
 
 
 @settings(max_examples=30)
@@ -103,7 +104,7 @@ def test_an_error_leaves_the_file_that_was_there(tmp_path):
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [('image.geojson', 'old')]
 
 
-def test_ten_thousand_cells_take_no_second(tmp_path):
+def test_ten_thousand_cells_take_two_seconds_at_most(tmp_path):
     cells = slide(2500, 10_000)
     measurements = {f'column {number}': np.random.default_rng(0).random(10_000) for number in range(25)}
     write_geojson(tmp_path / 'few.geojson', cells[np.arange(3)], CLASSES, COLORS)  # compiled

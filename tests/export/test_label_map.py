@@ -84,9 +84,20 @@ def test_the_metadata_tell_classes_and_pixel_size(path):
     assert read_pixel_size(path) == 0.2527
 
 
-def test_an_unknown_pixel_size_is_left_out(path):
-    write_label_map(path, scene(0))
+@pytest.mark.parametrize('mpp', [None, 2.5e-7, 1e-30, 1e9])
+def test_an_unknown_or_impossible_pixel_size_is_left_out(path, mpp):
+    write_label_map(path, scene(0), mpp)
     assert read_pixel_size(path) is None
+    with tifffile.TiffFile(path) as tiff:
+        assert 'PhysicalSizeX' not in tiff.ome_metadata
+
+
+def test_names_of_classes_are_written_without_what_xml_cannot_hold(path):
+    names = ['a\0b\x1b[1m', 'c\ud800d\ufffe', '<&"é😀']
+    write_class_map(path, scene(0), names)
+    with tifffile.TiffFile(path) as tiff:
+        root = ET.fromstring(tiff.ome_metadata)
+    assert [entry.text for entry in root.iterfind('.//{*}MapAnnotation//{*}M')] == ['ab[1m', 'cd', '<&"é😀']
 
 
 def test_a_map_without_cells_is_background(path):

@@ -117,7 +117,7 @@ def test_an_error_leaves_the_file_that_was_there(tmp_path):
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [('image.zip', 'old')]
 
 
-def test_ten_thousand_cells_take_no_second(path):
+def test_ten_thousand_cells_take_two_seconds_at_most(path):
     cells = slide(2500, 10_000)
     write_rois(path, cells[np.arange(3)], CLASSES, COLORS)  # compiled
     start = time.process_time()
