@@ -174,9 +174,24 @@ def picture(bgr, alt, quality=85):
     Returns:
         Markup: HTML.
     """
-    data = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return Markup('<img src="data:image/jpeg;base64,{}" width="{}" height="{}" alt="{}">').format(
-        base64.b64encode(data).decode(), bgr.shape[1], bgr.shape[0], alt)
+    return Markup('<img src="{}" width="{}" height="{}" alt="{}">').format(
+        data_uri(bgr, 'jpeg', quality), bgr.shape[1], bgr.shape[0], alt)
+
+
+def data_uri(bgr, form, quality):
+    """An address that holds an image.
+
+    Args:
+        bgr (numpy.ndarray): uint8 (H, W, 3) BGR or (H, W) grey.
+        form (str): 'jpeg' or 'webp'.
+        quality (int): 1 to 100.
+
+    Returns:
+        str: The data URI.
+    """
+    flag = {'webp': cv2.IMWRITE_WEBP_QUALITY, 'jpeg': cv2.IMWRITE_JPEG_QUALITY}[form]
+    encoded = cv2.imencode(f'.{form}', bgr, [flag, quality])[1]
+    return f'data:image/{form};base64,{base64.b64encode(encoded).decode()}'
 
 
 def swatch(colour, text):

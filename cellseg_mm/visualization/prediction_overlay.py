@@ -28,14 +28,13 @@ def write_overlay(path, image, cells, classes, side=4096, mpp=None):
         cells (Cells): N cells on a canvas of its size.
         classes (Sequence[str]): Names of the classes.
         side (int): Pixels that the image's longer side may have in the picture.
-        mpp (float | None): Micrometres per pixel, in place of the image's own.
+        mpp (float | None): Micrometres per pixel, where known; else there is no scale bar.
     """
     overview = image.overview(side)
     height, width = overview.shape[:2]
     scale = readable_scale((image.height, image.width)) if height == image.height else 1
     labels, colours = cells.labels.tolist(), class_colours(len(classes))
     drawn = draw_instances(overview, shrink(cells.masks, height, width).crops(), labels, colours, scale)
-    mpp = mpp or image.mpp
     if mpp:
         drawn = draw_scale_bar(drawn, mpp * image.width / drawn.shape[1])
     counts = np.bincount(cells.labels, minlength=len(classes)).tolist()
@@ -60,7 +59,8 @@ def draw_scale_bar(bgr, mpp):
     text = f'{length / 1000:g} mm' if length >= 1000 else f'{length:g} µm'
     size = int(np.clip(width / 60, 12, 60))
     font = text_font('DejaVuSans-Bold', size)
-    left, right, bottom, thick, edge = size, size + round(length / mpp), height - size, size // 4, max(size // 15, 1)
+    left, right = size, size + max(1, round(length / mpp))
+    bottom, thick, edge = height - size, size // 4, max(size // 15, 1)
     page = Image.fromarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
     pen = ImageDraw.Draw(page)
     # White within black shows on any tissue.

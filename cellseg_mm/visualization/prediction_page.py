@@ -1,14 +1,12 @@
 """Pages of predictions: the cells of an image, and the images of a batch."""
-import base64
 from pathlib import Path
 from urllib.parse import quote
 
-import cv2
 from markupsafe import Markup
 
 from cellseg_mm.io.files import write_text
 from cellseg_mm.visualization.overlay import count_of
-from cellseg_mm.visualization.page import Section, paragraph, render_page, table
+from cellseg_mm.visualization.page import Section, data_uri, paragraph, render_page, table
 from cellseg_mm.visualization.viewer import LARGEST, Pane, ViewerImage, viewer
 
 _THUMBNAIL = 56  # pixels a side
@@ -26,9 +24,8 @@ def write_viewer(path, image, cells, classes, thresholds=None, mpp=None):
         cells (Cells): N cells on a canvas of its size.
         classes (Sequence[str]): Names of the classes.
         thresholds (Sequence[float] | None): Of each class, the score that its cells have at least; said where known.
-        mpp (float | None): Micrometres per pixel, in place of the image's own.
+        mpp (float | None): Micrometres per pixel, where known.
     """
-    mpp = mpp or image.mpp
     facts = [f'{image.width:,} x {image.height:,} pixels' + (f' of {mpp:.4g} µm' if mpp else ''),
              count_of(len(cells), 'cell')]
     if thresholds is not None:
@@ -53,8 +50,7 @@ def thumbnail(image):
     Returns:
         str: An address that holds a JPEG, of some kB.
     """
-    data = cv2.imencode('.jpg', image.overview(3 * _THUMBNAIL), [cv2.IMWRITE_JPEG_QUALITY, 75])[1]
-    return f'data:image/jpeg;base64,{base64.b64encode(data).decode()}'
+    return data_uri(image.overview(3 * _THUMBNAIL), 'jpeg', 75)
 
 
 def write_index(path, entries):

@@ -5,7 +5,6 @@ hold little more. Outlines are exact, whatever the picture's size, up to 16 MB, 
 more are traced more coarsely, down to a pixel for each, so that none is left out. A page of 233,000 cells on
 20,000 x 20,000 pixels is 35 MB and redraws in 0.1 to 0.4 s on 2 busy cores; one of 985,000 is 50 MB and takes 0.2 s.
 """
-import base64
 from dataclasses import dataclass, replace
 
 import cv2
@@ -17,7 +16,7 @@ from cellseg_mm.evaluation.matching import match_cells
 from cellseg_mm.structures.cells import Cells
 from cellseg_mm.structures.compiled import compiled
 from cellseg_mm.visualization.overlay import shrink
-from cellseg_mm.visualization.page import css_colours, fill
+from cellseg_mm.visualization.page import css_colours, data_uri, fill
 
 # What can be said of a cell: its name, how its outline is drawn, and what it means.
 _STATUSES = (
@@ -131,7 +130,7 @@ def viewer(images, classes):
     colours = css_colours(len(classes))
     return fill(
         'viewer.html',
-        images=[(image.title, _data_uri(_thumbnail(image.bgr), 'webp', 80), _data(image)) for image in images],
+        images=[(image.title, data_uri(_thumbnail(image.bgr), 'webp', 80), _data(image)) for image in images],
         panes=list(zip(images[0].panes, legends, strict=True)), shown=_SHOWN,
         compared=images[0].panes[0].statuses is not None, classes=list(zip(classes, colours, strict=True)),
         settings={'classes': list(classes), 'colours': colours, 'alphabet': _ALPHABET.tobytes().decode(),
@@ -161,7 +160,7 @@ def _source(bgr):
             bgr = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA)
         height, width = bgr.shape[:2]
         large = height * width > _MOST_WEBP
-        uri = _data_uri(bgr, *(('jpeg', _JPEG_QUALITY) if large else ('webp', _QUALITY)))
+        uri = data_uri(bgr, *(('jpeg', _JPEG_QUALITY) if large else ('webp', _QUALITY)))
         if not large or len(uri) * 3 / 4 <= _HEAVIEST:
             return uri, (height, width)
         factor = 0.95 * (_HEAVIEST * 4 / 3 / len(uri))**0.5
@@ -186,12 +185,6 @@ def _cells(pane, grid):
             'statuses': pane.statuses and [_STATUS_INDEX[status] for status in pane.statuses],
             'partners': None if pane.partners is None else pane.partners.tolist(), 'areas': masks.areas.tolist(),
             'outlines': outlines(shrink(masks, *grid))}
-
-
-def _data_uri(bgr, form, quality):
-    flag = {'webp': cv2.IMWRITE_WEBP_QUALITY, 'jpeg': cv2.IMWRITE_JPEG_QUALITY}[form]
-    encoded = cv2.imencode(f'.{form}', bgr, [flag, quality])[1]
-    return f'data:image/{form};base64,{base64.b64encode(encoded).decode()}'
 
 
 def _thumbnail(bgr):

@@ -7,7 +7,7 @@ from cellseg_mm.io.slide import ArrayImage
 from cellseg_mm.structures.cells import Cells
 from cellseg_mm.structures.local_masks import LocalMasks
 from cellseg_mm.visualization import prediction_overlay
-from cellseg_mm.visualization.overlay import class_colours
+from cellseg_mm.visualization.overlay import class_colours, side_by_side
 from cellseg_mm.visualization.prediction_overlay import draw_scale_bar, write_overlay
 
 CLASSES = ['round', 'flat']
@@ -23,8 +23,8 @@ def cells_of(masks, labels):
     return Cells(masks, np.array(labels, np.int64), np.full(len(masks), 0.9, np.float32))
 
 
-def plain(height, width, mpp=None):
-    return ArrayImage(np.full((height, width, 3), TISSUE, np.uint8), mpp)
+def plain(height, width):
+    return ArrayImage(np.full((height, width, 3), TISSUE, np.uint8))
 
 
 def places(bgr, colour):
@@ -69,14 +69,21 @@ def test_a_cell_smaller_than_a_pixel_of_the_overview_is_still_seen(tmp_path):
 
 def test_only_the_overview_is_read(tmp_path):
     class Large:
-        height, width, mpp = 50_000, 40_000, 0.25
+        height, width, sides = 50_000, 40_000, []
 
         def overview(self, side):
-            return np.full((side, side * 4 // 5, 3), 200, np.uint8)
+            self.sides.append(side)
+            return np.full((side, side * 4 // 5, 3), TISSUE, np.uint8)
 
-    cells = cells_of(squares((50_000, 40_000), 20, (0, 0), (39_980, 49_980)), [0, 1])
+    cells = cells_of(squares((50_000, 40_000), 2000, (1000, 3000), (34_000, 44_000)), [0, 1])
     write_overlay(tmp_path / 'a.png', Large(), cells, CLASSES, side=500)
-    assert read_image(tmp_path / 'a.png').shape[0] > 500
+    assert Large.sides == [500]
+    drawn = read_image(tmp_path / 'a.png')
+    left, top, right, bottom = places(drawn, TISSUE)
+    assert (right - left, bottom - top) == (400, 500)
+    panel, colours = drawn[top:bottom, left:right], class_colours(2)
+    assert places(panel, colours[0]) == (10, 30, 30, 50)
+    assert places(panel, colours[1]) == (340, 440, 360, 460)
 
 
 def test_counts_of_each_class_stand_below(tmp_path):
@@ -90,9 +97,29 @@ def test_counts_of_each_class_stand_below(tmp_path):
     assert differing.max() > bottom
 
 
-def test_no_cell_and_no_class_without_cells_are_a_problem(tmp_path):
-    write_overlay(tmp_path / 'a.png', plain(30, 40), Cells.none(30, 40), CLASSES)
-    assert read_image(tmp_path / 'a.png').any()
+@pytest.mark.parametrize('classes', [CLASSES, []])
+def test_an_image_without_cells_is_drawn_as_it_is_over_counts_of_0(tmp_path, monkeypatch, classes):
+    legends = []
+
+    def noting(panels, legend):
+        legends.append(legend)
+        return side_by_side(panels, legend)
+
+    monkeypatch.setattr(prediction_overlay, 'side_by_side', noting)
+    write_overlay(tmp_path / 'a.png', plain(300, 400), Cells.none(300, 400), classes)
+    drawn = read_image(tmp_path / 'a.png')
+    left, top, right, bottom = places(drawn, TISSUE)
+    assert (bottom - top) / 300 == (right - left) / 400 >= 1
+    assert (drawn[top:bottom, left:right] == TISSUE).all()
+    assert legends == [[(f'{name}: 0', colour) for name, colour in zip(classes, class_colours(2), strict=False)]]
+
+
+@pytest.mark.parametrize('shape', [(1000, 1), (1, 1000), (1, 1), (3, 3)])
+def test_images_of_a_line_have_a_scale_bar_too(tmp_path, shape):
+    bgr = np.full((*shape, 3), TISSUE, np.uint8)
+    assert draw_scale_bar(bgr, 0.25).shape == bgr.shape
+    write_overlay(tmp_path / 'a.png', ArrayImage(bgr), Cells.none(*shape), CLASSES, mpp=0.25)
+    assert (read_image(tmp_path / 'a.png') == TISSUE).all(axis=2).any()
 
 
 @pytest.mark.parametrize(('mpp', 'width'), [(0.25, 900), (0.5, 4096), (3.0, 640), (1e-3, 1200), (250.0, 1000)])
@@ -121,7 +148,7 @@ def test_a_scale_bar_is_a_round_number_of_micrometres_long(monkeypatch, mpp, wid
 
 def test_the_scale_bar_stays_as_long_as_it_says_where_the_image_is_made_smaller_or_larger(tmp_path):
     for size, side in ((2000, 500), (100, 4096)):
-        write_overlay(tmp_path / 'a.png', plain(size, size, mpp=1.0), Cells.none(size, size), [], side=side)
+        write_overlay(tmp_path / 'a.png', plain(size, size), Cells.none(size, size), [], side=side, mpp=1.0)
         drawn = read_image(tmp_path / 'a.png')
         left, top, right, bottom = places(drawn, TISSUE)
         white = (drawn[top:bottom, left:right] == 255).all(axis=2).sum(axis=1).max()
@@ -129,14 +156,14 @@ def test_the_scale_bar_stays_as_long_as_it_says_where_the_image_is_made_smaller_
         assert round(length) == {2000: 500, 100: 20}[size]
 
 
-def test_another_pixel_size_than_the_images_own_can_be_given(tmp_path):
-    written = []
-    for image, mpp in ((plain(200, 200), 2.0), (plain(200, 200, 2.0), None), (plain(200, 200, 7.0), 2.0)):
-        write_overlay(tmp_path / 'a.png', image, Cells.none(200, 200), CLASSES, mpp=mpp)
-        written.append((tmp_path / 'a.png').read_bytes())
-    assert written[0] == written[1] == written[2]
-    write_overlay(tmp_path / 'b.png', plain(200, 200), Cells.none(200, 200), CLASSES)
-    assert (tmp_path / 'b.png').read_bytes() != written[0]
+def test_there_is_no_scale_bar_where_the_pixel_size_is_unknown(tmp_path):
+    found = []
+    for mpp in (None, 2.0):
+        write_overlay(tmp_path / 'a.png', plain(200, 200), Cells.none(200, 200), CLASSES, mpp=mpp)
+        drawn = read_image(tmp_path / 'a.png')
+        left, top, right, bottom = places(drawn, TISSUE)
+        found.append((drawn[top:bottom, left:right] == TISSUE).all())
+    assert found == [True, False]
 
 
 def test_thousands_of_cells_take_no_canvas_each(tmp_path):
@@ -145,7 +172,6 @@ def test_thousands_of_cells_take_no_canvas_each(tmp_path):
 
     class Large:
         height = width = side
-        mpp = None
 
         def overview(self, side):
             return np.full((side, side, 3), 200, np.uint8)

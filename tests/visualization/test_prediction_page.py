@@ -33,7 +33,7 @@ def show(chromium, tmp_path):
 
         def write_and_open(image, cells, classes=CLASSES, change=lambda html: html, name='slide', **options):
             path = tmp_path / f'{name}.html'
-            write_viewer(path, image, cells, classes, **options)
+            write_viewer(path, image, cells, classes, mpp=image.mpp, **options)
             path.write_text(change(path.read_text('utf-8')), 'utf-8')
             page = stack.enter_context(opened(chromium, path))
             page.locator('.viewer[data-ready="0"]').wait_for()
@@ -203,7 +203,7 @@ def test_the_page_says_what_it_shows(show):
 
 
 def test_the_scale_bar_is_as_long_as_it_says_at_any_zoom(show):
-    page, seen = show(noise(600, 900), three_on(600, 900), mpp=0.5), set()
+    page, seen = show(noise(600, 900, 0.5), three_on(600, 900)), set()
     for key in '0++++++++1':
         page.keyboard.press('Tab')
         page.locator('.viewer').press(key)
