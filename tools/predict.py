@@ -3,6 +3,7 @@ import argparse
 
 from cellseg_mm import cli
 from cellseg_mm.export import DEFAULT_FORMATS, FORMATS
+from cellseg_mm.io.pixel_size import plausible
 
 
 def parse_args():
@@ -40,7 +41,9 @@ def parse_args():
     parser.add_argument('--launcher', choices=('none', 'pytorch'), default='none',
                         help='pytorch: this process was started by torchrun')
     args = parser.parse_args()
-    for name in ('mpp', 'scale', 'tile', 'batch_size'):
+    if args.mpp is not None and not plausible(args.mpp):
+        parser.error('--mpp is in micrometres per pixel, such as 0.25')
+    for name in ('scale', 'tile', 'batch_size'):
         if getattr(args, name) is not None and not 0 < getattr(args, name) < float('inf'):
             parser.error(f'--{name.replace("_", "-")} must be above 0')
     if 'all' in args.formats:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from cellseg_mm import cli
+from cellseg_mm.io.pixel_size import plausible
 
 
 def parse_args():
@@ -30,10 +31,11 @@ def parse_args():
         parser.error('--labels goes with --images, and not with --coco')
     if args.images and not (args.labels or args.coco):
         parser.error('--images goes with --labels or --coco')
+    if args.mpp is not None and not plausible(args.mpp):
+        parser.error('--mpp is in micrometres per pixel, such as 0.25')
     for name, valid, wanted in (('val_fraction', 0 < args.val_fraction < 1, 'between 0 and 1'),
                                 ('folds', args.folds == 0 or args.folds > 1, '0 or above 1'),
                                 ('seed', args.seed >= 0, '0 or above'),
-                                ('mpp', args.mpp is None or 0 < args.mpp < float('inf'), 'above 0'),
                                 ('workers', args.workers is None or args.workers > 0, 'above 0'),
                                 ('classes', args.classes is None or all(args.classes), 'names between commas')):
         if not valid:

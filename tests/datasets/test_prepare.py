@@ -463,8 +463,8 @@ class TestCommand:
                               "  classes = ('class1', 'class2')"]
 
     @pytest.mark.parametrize('arguments', [
-        ['--val-fraction', '1'], ['--folds', '1'], ['--mpp', '0'], ['--mpp', 'nan'], ['--workers', '0'],
-        ['--seed', '-1'], ['--classes', 'a,,b'], ['--images', 'x'], ['--labels', 'x'],
+        ['--val-fraction', '1'], ['--folds', '1'], ['--mpp', '0'], ['--mpp', 'nan'], ['--mpp', '2.5e-7'],
+        ['--workers', '0'], ['--seed', '-1'], ['--classes', 'a,,b'], ['--images', 'x'], ['--labels', 'x'],
         ['--images', 'x', '--labels', 'y', '--coco', 'z'],
     ])
     def test_impossible_options_are_refused(self, tmp_path, arguments):

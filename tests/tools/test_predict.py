@@ -101,6 +101,13 @@ def test_what_cannot_be_begun_is_told_in_a_line(call_tool, checkpoint, images, t
     assert told in complaints
 
 
+@pytest.mark.parametrize('mpp', ['2.5e-7', '250', '0', 'nan'])
+def test_a_pixel_size_that_no_microscope_has_is_refused(call_tool, mpp):
+    status, _, complaints = call_tool('predict', 'a.png', '--checkpoint', 'a.pth', '--mpp', mpp)
+    assert status == 2
+    assert 'error: --mpp is in micrometres per pixel, such as 0.25' in complaints
+
+
 def test_a_folder_that_cannot_be_written_to_is_told_first(call_tool, checkpoint, images):
     status, _, complaints = predict(call_tool, checkpoint, images, out='/proc/predictions')
     assert status == 2
