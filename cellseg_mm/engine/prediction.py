@@ -32,6 +32,7 @@ from cellseg_mm.visualization.overlay import class_colours
 from cellseg_mm.visualization.prediction_overlay import write_overlay
 from cellseg_mm.visualization.prediction_page import thumbnail, write_index, write_viewer
 
+_INDEX, _RECORD = 'index', '.prediction.json'
 _FEW = 8  # tiles, of which no progress is shown
 
 
@@ -90,7 +91,7 @@ def predict_images(images, checkpoints, out, *, formats=DEFAULT_FORMATS, mpp=Non
     """
     if unknown := sorted(set(formats) - set(FORMATS)):
         raise UserError(f'there is no format {", ".join(unknown)}; there are {", ".join(FORMATS)}')
-    jobs = _named(list_images(images))
+    jobs = _named(list_images(images, FORMATS.values()))
     rank, world = open_process_group(launcher)
     predictor = Predictor(*checkpoints, **settings)
     if threshold is not None:
@@ -114,7 +115,7 @@ def predict_images(images, checkpoints, out, *, formats=DEFAULT_FORMATS, mpp=Non
     outcomes = [by_name[name] for name, _ in jobs]
     if 'coco' in formats:
         write_json(work.out / 'images.json', _coco_images(outcomes, predictor.classes), indent=1)
-    write_index(work.out / 'index.html', outcomes)
+    write_index(work.out / f'{_INDEX}.html', outcomes)
     return outcomes
 
 
@@ -175,7 +176,7 @@ class _Work:
             names = self._predictor.classes
             outcome.counts = dict(zip(names, np.bincount(cells.labels, minlength=len(names)).tolist(), strict=True))
             outcome.note = '; '.join(filter(None, [plan.note, '' if plan.shown else 'no tissue was found']))
-            write_json(self.out / f'{name}.json', {'plan': self._plan(path), 'outcome': asdict(outcome)}, indent=1)
+            write_json(self.out / f'{name}{_RECORD}', {'plan': self._plan(path), 'outcome': asdict(outcome)}, indent=1)
             store.delete()
         return Outcome(name, path, image_id, note=problem.text) if problem.text else outcome
 
@@ -200,7 +201,7 @@ class _Work:
 
     def _record(self, name):
         """What was written of an image that is done, if it is."""
-        path = self.out / f'{name}.json'
+        path = self.out / f'{name}{_RECORD}'
         if not path.is_file():
             return None
         record = read_json(path, 'delete it')
@@ -250,13 +251,19 @@ def _told():
 
 def _said(outcome):
     """Tell what came of an image, in one line."""
+    path = _as_text(outcome.path)
     if outcome.counts is None:
-        print(f'{outcome.path}: failed: {outcome.note}', file=sys.stderr, flush=True)
+        print(_as_text(f'{path}: failed: {outcome.note}'), file=sys.stderr, flush=True)
     else:
         classes = ', '.join(f'{count:,} {name}' for name, count in outcome.counts.items() if count)
         cells = f'{sum(outcome.counts.values()):,} cells' + (f' ({classes})' if classes else '')
-        print('; '.join(filter(None, [f'{outcome.path}: {cells}', outcome.note])), flush=True)
+        print('; '.join(filter(None, [f'{path}: {cells}', outcome.note])), flush=True)
     return outcome
+
+
+def _as_text(name):
+    """A file's name where file systems hold bytes that are no text."""
+    return name.encode('utf-8', 'replace').decode()
 
 
 def _named(paths):
@@ -265,14 +272,14 @@ def _named(paths):
     Returns:
         list[tuple[str, str]]: Name and path.
     """
-    parts = [Path(path).resolve().parts for path in paths]
+    parts = [list(map(_as_text, Path(path).resolve().parts)) for path in paths]
     candidates = [[re.sub(r'(\.ome)?\.\w+$', '', '_'.join(part[-count:]))
                    for count in range(1, len(part))] + ['_'.join(part[1:])] for part in parts]
     names = {}
     for level in range(max(map(len, candidates), default=0)):
         asked = {index: candidates[index][min(level, len(candidates[index]) - 1)]
                  for index in range(len(paths)) if index not in names}
-        times = Counter([*asked.values(), *names.values()])
+        times = Counter([*asked.values(), *names.values(), _INDEX])
         names |= {index: name for index, name in asked.items() if times[name] == 1}
     return [(names[index], str(path)) for index, path in enumerate(paths)]
 

@@ -1,5 +1,6 @@
 """tools/predict.py from images to files."""
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -57,7 +58,7 @@ def test_all_formats_tell_of_the_same_cells(call_tool, checkpoint, images, tmp_p
         assert pd.read_parquet(out / f'{name}.parquet')['cell'].tolist() == table['cell'].tolist()
         assert cv2.imread(out / f'{name}_overlay.png').shape[2] == 3
         assert '<html' in (out / f'{name}.html').read_text()
-        record = json.loads((out / f'{name}.json').read_text())['outcome']
+        record = json.loads((out / f'{name}.prediction.json').read_text())['outcome']
         assert sum(record['counts'].values()) == len(table)
         # Doubtful and overlapping cells are left to metrics.
         assert len(json.loads((out / f'{name}.coco.json').read_text())) > len(table)
@@ -142,6 +143,34 @@ def test_images_of_one_name_are_told_apart_by_their_folders(call_tool, checkpoin
     write_image(tmp_path / 'more' / 'a.png', discs(220, 260, seed=5))
     predict(call_tool, checkpoint, images, tmp_path / 'more', '--formats', 'csv', out=tmp_path / 'out')
     assert {path.name for path in (tmp_path / 'out').glob('*.csv')} == {'images_a.csv', 'more_a.csv', 'b.csv'}
+
+
+def test_names_that_are_taken_are_told_apart_too(call_tool, checkpoint, tmp_path):
+    for name in ('index.png', 'images.png', 'a.png', 'a.coco.png'):
+        write_image(tmp_path / 'folder' / name, discs(120, 120))
+    out = tmp_path / 'out'
+    for _ in range(2):
+        status, printed, complaints = predict(call_tool, checkpoint, tmp_path / 'folder', '--formats', 'coco', 'viewer',
+                                              out=out)
+        assert (status, complaints) == (0, '')
+    assert '4 of 4 images done' in printed
+    assert {path.name for path in out.glob('*.html')} == {'index.html', 'folder_index.html', 'images.html', 'a.html',
+                                                          'a.coco.html'}
+
+
+def test_names_that_are_no_text_are_predicted(call_tool, checkpoint, images, tmp_path):
+    name = os.fsdecode(b'Pr\xe4parat.png')
+    (images / 'a.png').rename(images / name)
+    out = tmp_path / 'out'
+    status, printed, complaints = predict(call_tool, checkpoint, images / name, '--formats', 'all', out=out)
+    assert (status, complaints) == (0, '')
+    assert 'Pr?parat.png: ' in printed
+
+
+def test_what_was_written_beside_images_is_no_image(call_tool, checkpoint, images):
+    for _ in range(2):
+        _, printed, _ = predict(call_tool, checkpoint, images, '--overwrite', out=images)
+    assert '2 of 2 images done' in printed
 
 
 def test_an_image_without_cells_has_empty_files(call_tool, checkpoint, tmp_path):
