@@ -441,7 +441,7 @@ print(*sums, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 
 @pytest.mark.slow
-def test_a_slide_of_20000_pixels_a_side_is_read_in_less_than_500_mb(tmp_path):
+def test_a_slide_of_20000_pixels_a_side_is_read_in_less_than_700_mb(tmp_path):
     path = tmp_path / 'large.tif'
     large_slide(path)
     start = time.perf_counter()
@@ -449,7 +449,8 @@ def test_a_slide_of_20000_pixels_a_side_is_read_in_less_than_500_mb(tmp_path):
     seconds = time.perf_counter() - start
     *sums, megabytes = map(int, done.stdout.split())
     print(f'{megabytes} MB, {2 * 3 * SIDE**2 / 1e6 / seconds:.0f} MB/s')
-    assert megabytes < 500
+    # 201 of them are the overview that is kept.
+    assert megabytes < 700
     columns, expected = -(-SIDE // TILE), np.zeros(3, np.int64)
     for index in range(columns**2):
         row, column = divmod(index, columns)
