@@ -92,6 +92,10 @@ def predict_images(images, checkpoints, out, *, formats=DEFAULT_FORMATS, mpp=Non
     if unknown := sorted(set(formats) - set(FORMATS)):
         raise UserError(f'there is no format {", ".join(unknown)}; there are {", ".join(FORMATS)}')
     jobs = _named(list_images(images, FORMATS.values()))
+    for _, path in jobs:
+        if Path(path).resolve().parent == Path(out).resolve():
+            raise UserError(f'{out}: {path} lies there, and what is written could take the place of files beside it: '
+                            'name another folder with --out')
     rank, world = open_process_group(launcher)
     predictor = Predictor(*checkpoints, **settings)
     if threshold is not None:

@@ -1,7 +1,6 @@
 """The config inside a checkpoint, read as data: MMEngine would run it as Python code."""
 import ast
 
-from mmdet.models import detectors
 from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.config import Config
 from mmengine.utils import import_modules_from_strings
@@ -12,6 +11,10 @@ from cellseg_mm.models.detectors import cell_detectors
 _IMPORTS = ['cellseg_mm.register']
 # Looked up by mmcv and MMDetection elsewhere than in a registry: NMS by `eval`, of which nothing else may come.
 _OPERATIONS = ('nms', 'soft_nms', 'RoIAlign', 'RoIPool', 'SimpleRoIAlign')
+# Where such parts are defined: no trackers, language models or detectors within detectors.
+_PLACES = ('cellseg_mm.models.', 'torch.nn.', 'mmcv.cnn.', 'mmcv.ops.', *(f'mmdet.models.{part}.' for part in (
+    'backbones', 'necks', 'dense_heads', 'roi_heads', 'seg_heads', 'losses', 'layers', 'data_preprocessors',
+    'task_modules.assigners', 'task_modules.coders', 'task_modules.prior_generators', 'task_modules.samplers')))
 _TRUST = 'if you trust where it comes from, add --trust-checkpoint, or give the config file by --config'
 
 
@@ -19,8 +22,8 @@ def embedded_config(checkpoint, path, trusted=False):
     """Read the config that MMEngine keeps in a checkpoint.
 
     Unless the file is trusted, it may hold nothing but literals and `dict(...)`, import only this project's modules,
-    and build only models that this project knows, of modules registered with MMDetection: a registry would import
-    whatever a dotted name says, and some detectors load files that their settings name.
+    and build only models that this project knows, of the parts that such models have. A registry would import whatever
+    a dotted name or a scope says, and parts of other models load files, or evaluate text, as they are built.
 
     Args:
         checkpoint (dict): What `read_checkpoint` returned.
@@ -43,15 +46,15 @@ def embedded_config(checkpoint, path, trusted=False):
     try:
         settings = {target.id: _value(statement.value) for statement in ast.parse(text).body
                     for target in statement.targets}
-    except (SyntaxError, AttributeError, TypeError, ValueError, RecursionError) as error:
+    except (SyntaxError, AttributeError, TypeError, ValueError, RecursionError, MemoryError) as error:
         raise UserError(f'{path}: the config in it is code, not only settings; {_TRUST}') from error
-    imports = settings.get('custom_imports', {}).get('imports', _IMPORTS)
-    if not set(imports) <= set(_IMPORTS):
-        raise UserError(f'{path}: its config imports {", ".join(imports)}; {_TRUST}')
+    if settings.get('custom_imports', dict(imports=_IMPORTS)) not in (
+            dict(imports=_IMPORTS), dict(imports=_IMPORTS, allow_failed_imports=False)):
+        raise UserError(f'{path}: its config imports {settings["custom_imports"]}; {_TRUST}')
     import_modules_from_strings(_IMPORTS)
     model = settings.get('model')
-    if not isinstance(model, dict) or model.get('type') not in _known_detectors():
-        kind = model.get('type') if isinstance(model, dict) else None
+    kind = model.get('type') if isinstance(model, dict) else None
+    if not isinstance(kind, str) or kind not in _known_detectors():
         raise UserError(f'{path}: its config builds a {kind}, no instance segmentation model known here; {_TRUST}')
     settings['model'] = _without_initial_weights(model)
     _check_parts({key: value for key, value in settings['model'].items() if key != 'type'}, path)
@@ -88,8 +91,9 @@ def _without_initial_weights(node):
 
 def _check_parts(node, path):
     if isinstance(node, dict):
-        if 'type' in node and not _is_known(node['type']):
-            raise UserError(f'{path}: its config builds a {node["type"]}, which is not known here; {_TRUST}')
+        for key, value in node.items():
+            if (key == '_scope_' and value != 'mmdet') or (key == 'type' and not _is_known(value)):
+                raise UserError(f'{path}: its config builds a {value}, which is not known here; {_TRUST}')
         node = list(node.values())
     if isinstance(node, (list, tuple)):
         for value in node:
@@ -97,17 +101,16 @@ def _check_parts(node, path):
 
 
 def _is_known(kind):
-    """Whether a part of a model is of a registry, and no detector: some of these load files as they are built."""
+    """Whether a part of a model is of a registry, and defined in one of `_PLACES`."""
     if not isinstance(kind, str):
         return False
     name = kind.removeprefix('mmdet.')
-    return name in _OPERATIONS or (not hasattr(detectors, name) and any(
-        _registers(registry, name) for registry in (MODELS, TASK_UTILS)))
+    found = [registry.module_dict[name] for registry in _registries() if name in registry.module_dict]
+    return name in _OPERATIONS or (bool(found) and all(f'{part.__module__}.'.startswith(_PLACES) for part in found))
 
 
-def _registers(registry, name):
-    while registry is not None:
-        if name in registry.module_dict:
-            return True
-        registry = registry.parent
-    return False
+def _registries():
+    for registry in (MODELS, TASK_UTILS):
+        while registry is not None:
+            yield registry
+            registry = registry.parent

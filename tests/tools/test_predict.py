@@ -167,10 +167,12 @@ def test_names_that_are_no_text_are_predicted(call_tool, checkpoint, images, tmp
     assert 'Pr?parat.png: ' in printed
 
 
-def test_what_was_written_beside_images_is_no_image(call_tool, checkpoint, images):
-    for _ in range(2):
-        _, printed, _ = predict(call_tool, checkpoint, images, '--overwrite', out=images)
-    assert '2 of 2 images done' in printed
+def test_the_folder_of_the_images_is_not_written_to(call_tool, checkpoint, images):
+    before = contents(images)
+    status, _, complaints = predict(call_tool, checkpoint, images, out=images)
+    assert status == 2
+    assert 'name another folder with --out' in complaints
+    assert contents(images) == before
 
 
 def test_an_image_without_cells_has_empty_files(call_tool, checkpoint, tmp_path):
