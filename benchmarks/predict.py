@@ -6,10 +6,10 @@ what the network waited for, `merge` has suppression and overlaps, `export` the 
 default, and `rest` plans, thumbnails and what is kept of tiles for resuming.
 
 --stock predicts the same image as MMDetection's `large_image_demo.py` does, with the same weights in MMDetection's own
-classes: SAHI cuts patches of 640 px that overlap by a quarter, each cell gets a canvas of the image, NMS of boxes
-merges them, and the cells are encoded as RLE. Memory is what a run holds at its highest beside the network: its peak,
-less that of a run which forgets what it finds, each in a process of its own. Stock is run on smaller images first, and
-stopped where it asks for more than the machine has.
+classes: SAHI (pip install sahi) cuts patches of 640 px that overlap by a quarter, each cell gets a canvas of the image,
+NMS of boxes merges them, and the cells are encoded as RLE. Memory is what a run holds at its highest beside the
+network: its peak, less that of a run which forgets what it finds, each in a process of its own. Stock is run on smaller
+images first, and stopped where it asks for more than the machine has.
 """
 import argparse
 import os
