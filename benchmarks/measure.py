@@ -7,6 +7,7 @@ import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
+from functools import wraps
 from inspect import signature
 from io import StringIO
 from multiprocessing import get_context
@@ -55,6 +56,21 @@ def median_seconds(function, repeats=5):
         function()
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds)
+
+
+def time_calls(seconds, name, owner, function):
+    """Add up, in `seconds[name]`, what calls of a function of a module or class take from now on."""
+    inner = getattr(owner, function)
+
+    @wraps(inner)
+    def timed(*args, **kwargs):
+        started = time.perf_counter()
+        try:
+            return inner(*args, **kwargs)
+        finally:
+            seconds[name] += time.perf_counter() - started
+
+    setattr(owner, function, timed)
 
 
 def in_a_process(function, *args, start='spawn'):

@@ -18,12 +18,11 @@ import time
 from collections import Counter
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from functools import wraps
 from itertools import cycle
 from pathlib import Path
 
 import numpy as np
-from measure import RESERVE, free_memory, in_a_process, machine, register, stock, with_peak, within
+from measure import RESERVE, free_memory, in_a_process, machine, register, stock, time_calls, with_peak, within
 
 PATCH, PATCH_OVERLAP = 640, 0.25  # of large_image_demo.py
 STOCK_SIDES = 1000, 2000
@@ -61,12 +60,12 @@ def ours(image, checkpoint, forgets=False):
     from cellseg_mm.inference.tile_store import TileStore
     from cellseg_mm.structures.cells import Cells
     seconds = Counter()
-    _time(seconds, 'network', Detector, '__call__')
+    time_calls(seconds, 'network', Detector, '__call__')
     for name in ('merged', 'confident'):
-        _time(seconds, 'merge', Predictor, name)
+        time_calls(seconds, 'merge', Predictor, name)
     for name in WRITERS:
-        _time(seconds, 'export', prediction, name)
-    _time(seconds, 'read', Future, 'result')
+        time_calls(seconds, 'export', prediction, name)
+    time_calls(seconds, 'read', Future, 'result')
     if forgets:
         write = TileStore.write
         TileStore.write = lambda store, tile, cells: write(store, tile, Cells.none(cells.masks.height,
@@ -76,20 +75,6 @@ def ours(image, checkpoint, forgets=False):
         outcome, = prediction.predict_images([str(image)], [checkpoint], out)
         seconds['all'] = time.perf_counter() - started
     return seconds, sum(outcome.counts.values())
-
-
-def _time(seconds, name, owner, function):
-    inner = getattr(owner, function)
-
-    @wraps(inner)
-    def timed(*args, **kwargs):
-        started = time.perf_counter()
-        try:
-            return inner(*args, **kwargs)
-        finally:
-            seconds[name] += time.perf_counter() - started
-
-    setattr(owner, function, timed)
 
 
 def theirs(image, checkpoint, forgets=False):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from measure import in_a_process, machine, register
+from measure import in_a_process, machine, register, time_calls
 
 GLASS = (236, 240, 238)  # BGR
 COLORS = ((150, 60, 90), (90, 40, 150), (60, 90, 60), (130, 130, 40))
@@ -87,31 +87,17 @@ def predict(path, out):
     from cellseg_mm.inference import predictor
     seconds = Counter()
     predictor.Detector = Threshold
-    prediction.Detector = Threshold
     for name, owner, function in (
             ('finding', Threshold, '__call__'), ('merging', predictor.Predictor, 'merged'),
             ('suppressing', predictor.Predictor, 'confident'), ('measuring', prediction, 'measure'),
             *((function.removeprefix('write_'), prediction, function) for function in vars(prediction)
               if function.startswith('write_') and function not in ('write_json', 'write_index'))):
-        _time(seconds, name, owner, function)
+        time_calls(seconds, name, owner, function)
     started = time.perf_counter()
     outcome, = prediction.predict_images([str(path)], [__file__], out, formats=list(FORMATS))
     seconds['all'] = time.perf_counter() - started
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return seconds, peak, sum(outcome.counts.values()) if outcome.counts else outcome.note
-
-
-def _time(seconds, name, owner, function):
-    inner = getattr(owner, function)
-
-    def timed(*args, **kwargs):
-        started = time.perf_counter()
-        try:
-            return inner(*args, **kwargs)
-        finally:
-            seconds[name] += time.perf_counter() - started
-
-    setattr(owner, function, timed)
 
 
 def main():

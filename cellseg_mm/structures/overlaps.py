@@ -38,24 +38,23 @@ def overlaps(masks, groups):
     return _intersections(*parts, *parts, *_grid(masks))
 
 
-def suppress(masks, scores, iou=0.5, contained=1.0):
+def suppress(masks, scores, iou=0.5):
     """Choose masks so that no two are about the same: non-maximum suppression by mask, whatever the class.
 
     From the highest score down (of equal ones, the first), a mask is left out where one that was chosen has an IoU
-    with it above `iou`, or shares more than `contained` of the smaller one's pixels.
+    with it above `iou`.
 
     Args:
         masks (LocalMasks): N masks.
         scores (ndarray): float (N,).
         iou (float): In [0, 1].
-        contained (float): In [0, 1]; 1 leaves masks within others alone.
 
     Returns:
         ndarray: bool (N,), those chosen. Empty masks are chosen.
     """
     i, j, shared = overlaps(masks, np.arange(len(masks)))
     areas = masks.areas
-    rival = (shared > iou * (areas[i] + areas[j] - shared)) | (shared > contained * np.minimum(areas[i], areas[j]))
+    rival = shared > iou * (areas[i] + areas[j] - shared)
     rank = np.empty(len(masks), np.int64)
     rank[np.argsort(-np.asarray(scores), kind='stable')] = np.arange(len(masks))
     better, worse = np.where(rank[i] < rank[j], i, j)[rival], np.where(rank[i] < rank[j], j, i)[rival]
