@@ -11,7 +11,7 @@ _LEAST = 9  # tiles; smaller images are looked at whole
 def tissue_tiles(slide, tiling):
     """The tiles in which there may be cells.
 
-    Where in doubt, a tile is kept: faint stain counts, and so does a speck of it.
+    Seen on an overview of 2,048 pixels: of a slide ten times as large, tissue shows, and a single pale cell may not.
 
     Args:
         slide: As `open_slide` gives it.
