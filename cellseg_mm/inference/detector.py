@@ -87,7 +87,9 @@ class Detector:
         inputs, samples = [], []
         for picture in pictures:
             # By the factor, not to a size, so that parts of an image are sampled where the whole one is.
-            resized = picture if factor == 1 else cv2.resize(picture, None, fx=factor, fy=factor)
+            size = None if min(picture.shape[:2]) * factor >= 1 else (
+                max(round(picture.shape[1] * factor), 1), max(round(picture.shape[0] * factor), 1))
+            resized = picture if factor == 1 else cv2.resize(picture, size, fx=factor, fy=factor)
             inputs.append(torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1))))
             samples.append(DetDataSample(metainfo=dict(ori_shape=picture.shape[:2], img_shape=resized.shape[:2],
                                                        scale_factor=(factor, factor), img_id=0, img_path='')))

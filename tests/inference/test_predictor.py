@@ -121,9 +121,11 @@ def test_models_of_other_classes_are_not_fused(checkpoint, tmp_path):
         Predictor(checkpoint, other, device='cpu')
 
 
+@pytest.mark.parametrize('scale', [None, 0.1])
 @pytest.mark.parametrize('shape', [(1, 1), (3, 200), (40, 31)])
-def test_tiny_images_are_predicted(checkpoint, shape):
-    assert Predictor(checkpoint, device='cpu')(np.zeros((*shape, 3), np.uint8)).masks.height == shape[0]
+def test_tiny_images_are_predicted(checkpoint, shape, scale):
+    predictor = Predictor(checkpoint, device='cpu', scale=scale)
+    assert predictor(np.zeros((*shape, 3), np.uint8)).masks.height == shape[0]
 
 
 def test_an_image_without_a_cell_has_none(checkpoint):
