@@ -1,23 +1,10 @@
 """What all command lines share: errors in one line, and exit codes."""
-import errno
 import os
 import re
 import signal
 import sys
 
-from cellseg_mm.errors import UserError
-
-_DISK_REMEDIES = {
-    errno.ENOSPC: 'the disk is full: free some space, or name another folder',
-    errno.EDQUOT: 'the disk quota is used up: free some space, or name another folder',
-    errno.EROFS: 'the file system is read-only: name another folder',
-    errno.EACCES: 'permission denied: name a folder that you may write to',
-    errno.EFBIG: 'the file would be larger than allowed here: name another folder',
-    errno.EEXIST: 'there is a file of that name: name another folder',
-    errno.ENOTDIR: 'a part of that path is a file: name another folder',
-    errno.EISDIR: 'this is a folder: name a file',
-    errno.ENOENT: 'there is no such file or folder: check the path',
-}
+from cellseg_mm.errors import UserError, disk_remedy
 
 
 def run(main):
@@ -42,9 +29,10 @@ def run(main):
             raise
         status = _fail(message)
     except OSError as error:
-        if error.errno not in _DISK_REMEDIES:
+        remedy = disk_remedy(error)
+        if remedy is None:
             raise
-        status = _fail(f'{error.filename or "writing"}: {_DISK_REMEDIES[error.errno]}')
+        status = _fail(f'{error.filename or "writing"}: {remedy}')
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         status = 130

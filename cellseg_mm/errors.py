@@ -1,8 +1,26 @@
 """The errors a user can cause. Each message is one line that says what to do."""
+import errno
+
+_DISK_REMEDIES = {
+    errno.ENOSPC: 'the disk is full: free some space, or name another folder',
+    errno.EDQUOT: 'the disk quota is used up: free some space, or name another folder',
+    errno.EROFS: 'the file system is read-only: name another folder',
+    errno.EACCES: 'permission denied: name a folder that you may write to',
+    errno.EFBIG: 'the file would be larger than allowed here: name another folder',
+    errno.EEXIST: 'there is a file of that name: name another folder',
+    errno.ENOTDIR: 'a part of that path is a file: name another folder',
+    errno.EISDIR: 'this is a folder: name a file',
+    errno.ENOENT: 'there is no such file or folder: check the path',
+}
 
 
 class UserError(Exception):
     """Something the user can mend. Command lines print the message, without a traceback, and exit with 2."""
+
+
+def disk_remedy(error):
+    """What a user can do about an OSError, or None where nothing is known."""
+    return _DISK_REMEDIES.get(error.errno)
 
 
 def one_line(error):

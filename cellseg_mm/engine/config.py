@@ -29,6 +29,23 @@ def load_config(path, options=None):
     Raises:
         UserError: If the file is missing, is not a config or an option does not fit.
     """
+    config = _read(path, options or {})
+    missing = [key for key in ('model', 'data_root', 'classes', 'max_dets') if key not in config]
+    if missing:
+        raise UserError(f'{path}: it does not set {", ".join(missing)}; start from _base_/cells.py as configs/'
+                        'cell_maskrcnn.py does')
+    return _carried(config, path)
+
+
+def read_model_config(path):
+    """Load a config for its model and its test pipeline alone: as `load_config`, but it may be MMDetection's, too."""
+    config = _read(path, {})
+    if 'model' not in config:
+        raise UserError(f'{path}: it does not set model')
+    return _carried(config, path) if {'data_root', 'classes', 'max_dets'} <= config.keys() else config
+
+
+def _read(path, options):
     path = Path(path)
     if not path.is_file():
         known = {file.stem: str(file) for file in sorted(Path('configs').glob('*.py'))}
@@ -37,17 +54,17 @@ def load_config(path, options=None):
     try:
         config = Config.fromfile(path)
         lay_out(config, False)
-        for key in options or {}:
+        for key in options:
             _check_option(config, key)
-        config.merge_from_dict(options or {})
+        config.merge_from_dict(options)
     except UserError:
         raise
     except Exception as error:  # a config is Python code: anything can go wrong in it
         raise UserError(f'{path}: {type(error).__name__}: {error}') from error
-    missing = [key for key in ('model', 'data_root', 'classes', 'max_dets') if key not in config]
-    if missing:
-        raise UserError(f'{path}: it does not set {", ".join(missing)}; start from _base_/cells.py as configs/'
-                        'cell_maskrcnn.py does')
+    return config
+
+
+def _carried(config, path):
     try:
         propagate(config)
     except (AttributeError, KeyError, TypeError) as error:

@@ -55,6 +55,51 @@ def open_process_group(launcher):
     return distributed.get_rank(), distributed.get_world_size()
 
 
+def on_all(function, rank, world):
+    """Call a function in each process, and go on only where none met an error that the user can mend.
+
+    Args:
+        function (Callable): Without arguments.
+        rank (int): Of this process.
+        world (int): How many there are.
+
+    Returns:
+        What the function gives in this process.
+
+    Raises:
+        UserError, OSError: The first that any process met, in the first process.
+        SystemExit: In the others, which have nothing to add.
+    """
+    value = problem = None
+    try:
+        value = function()
+    except (UserError, OSError) as error:
+        problem = error
+    problems = [problem for problem in gather(problem, world) if problem]
+    if problems and rank:
+        raise SystemExit(2)
+    if problems:
+        raise problems[0]
+    return value
+
+
+def gather(value, world):
+    """What each process has, on all of them: a list by rank."""
+    if world == 1:
+        return [value]
+    values = [None] * world
+    distributed.all_gather_object(values, value)
+    return values
+
+
+def broadcast(value, world):
+    """What the first process has, on all of them."""
+    values = [value]
+    if world > 1:
+        distributed.broadcast_object_list(values)
+    return values[0]
+
+
 def _check_torchrun():
     if 'RANK' not in os.environ:
         raise UserError('--launcher pytorch needs torchrun: torchrun --nproc-per-node N tools/... --launcher pytorch')

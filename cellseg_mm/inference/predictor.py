@@ -51,8 +51,9 @@ class Predictor:
         cells.masks, cells.labels, cells.scores
 
     Args:
-        *checkpoints (str | Path): Files of `tools/train.py`, of models of the same classes.
-        config (str | Path, optional): Config file, for checkpoints without their own.
+        checkpoint (str | Path): A file of `tools/train.py`.
+        *more (str | Path): Others, of models of the same classes, for an ensemble.
+        config (Config, optional): Of `cellseg_mm.engine.config.read_model_config`, for checkpoints without their own.
         device (str, optional): Such as 'cpu' or 'cuda:1'; by default a GPU where there is one.
         views (Sequence[str]): Sets of `cellseg_mm.inference.views.VIEWS`, such as ('turns', 'scales').
         tile (int, optional): Pixels of the network's input along the sides of a tile; by default 1,024, or what the
@@ -73,8 +74,9 @@ class Predictor:
         UserError: If a checkpoint cannot be used, or those of several do not fit.
     """
 
-    def __init__(self, *checkpoints, config=None, device=None, views=(), tile=None, overlap=None, scale=None,
+    def __init__(self, checkpoint, *more, config=None, device=None, views=(), tile=None, overlap=None, scale=None,
                  background=False, batch_size=1, trusted=False):
+        checkpoints = checkpoint, *more
         self._views = views_of(views)
         self._detectors = [Detector(checkpoint, config, device, trusted) for checkpoint in checkpoints]
         first = self._detectors[0]
@@ -132,13 +134,23 @@ class Predictor:
         Raises:
             UserError: If the pixel size is far from that of the training.
         """
-        mpp, first = mpp or slide.mpp, self._detectors[0]
-        factors = [self._scale or _factor(detector, mpp) for detector in self._detectors]
-        unit, factors[0] = whole_steps(factors[0], first.stride)
-        size = max(math.floor(self._tile / factors[0]) // unit, 1) * unit
-        tiling = Tiling(slide.height, slide.width, size, math.ceil(self._overlap / factors[0]), unit)
+        tiling, factors = self.layout(slide, mpp)
         shown = list(range(len(tiling.tiles))) if self._background else tissue_tiles(slide, tiling)
-        return Plan(tiling, shown, tuple(factors), math.ceil(_RIM / factors[0]), _note(first, mpp, self._scale))
+        note = _note(self._detectors[0], mpp or slide.mpp, self._scale)
+        return Plan(tiling, shown, factors, math.ceil(_RIM / factors[0]), note)
+
+    def layout(self, slide, mpp=None):
+        """The tiles of an image, and for each detector the pixels of its input for one of the image's.
+
+        Nothing is read but the image's size. Arguments and errors are those of `plan`.
+
+        Returns:
+            tuple[Tiling, tuple[float]]: In pixels of the image; factors.
+        """
+        factors = [self._scale or _factor(detector, mpp or slide.mpp) for detector in self._detectors]
+        unit, factors[0] = whole_steps(factors[0], self._detectors[0].stride)
+        size = max(math.floor(self._tile / factors[0]) // unit, 1) * unit
+        return Tiling(slide.height, slide.width, size, math.ceil(self._overlap / factors[0]), unit), tuple(factors)
 
     def look(self, slide, plan, tiles):
         """Look at tiles of an image.

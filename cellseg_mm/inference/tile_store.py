@@ -17,19 +17,23 @@ class TileStore:
 
     Args:
         folder (str | Path): Made where there is none; what another image, or another way, left there is deleted.
-        plan (dict): What the cells depend on, as JSON holds it.
+        plan (dict): What the cells depend on, as JSON gives it back.
     """
 
     def __init__(self, folder, plan):
         self._folder = Path(folder)
-        path, plan = self._folder / 'plan.json', json.loads(json.dumps(plan))
-        if self._folder.exists() and (not path.is_file() or json.loads(path.read_text(encoding='utf-8')) != plan):
+        path = self._folder / 'plan.json'
+        if self._folder.exists() and _plan(path) != plan:
             shutil.rmtree(self._folder)
         if not path.is_file():
             write_json(path, plan)
 
     def __contains__(self, tile):
-        return self._path(tile).is_file()
+        """Whether a tile is kept, and can be read: files that were written as the power went may be empty."""
+        try:
+            return self._path(tile).is_file() and self.read(tile) is not None
+        except Exception:  # a damaged file can fail anywhere
+            return False
 
     def write(self, tile, cells):
         """Keep what was found in a tile."""
@@ -51,3 +55,10 @@ class TileStore:
 
     def _path(self, tile):
         return self._folder / f'{tile}.npz'
+
+
+def _plan(path):
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+        return None

@@ -1,6 +1,7 @@
 """Writing files so that an interrupted command leaves no half file, and reading JSON of whatever origin."""
 import json
 import os
+import re
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +28,24 @@ def atomic_path(path):
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def delete_partials(folder):
+    """Delete what killed processes of this machine left half written in a folder."""
+    for partial in Path(folder).glob('.*.partial*'):
+        found = re.search(r'\.(\d+)\.partial', partial.name)
+        if found and not _runs(int(found[1])):
+            partial.unlink(missing_ok=True)
+
+
+def _runs(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # another user's, or no number of a process
+        pass
+    return True
 
 
 def write_text(path, text):

@@ -1,4 +1,5 @@
 """Which images a command line means."""
+import hashlib
 from glob import glob
 from pathlib import Path
 
@@ -35,6 +36,34 @@ def list_images(paths, written=()):
 def is_zarr(path):
     """Whether a folder is a Zarr group or array."""
     return any((Path(path) / name).is_file() for name in ('zarr.json', '.zgroup', '.zarray'))
+
+
+def fingerprint(path):
+    """What tells an image from others, and from what it was before: its path, and the sizes and times of its files.
+
+    Args:
+        path (str | Path): An image, of one file or of several: a folder of Zarr, a MIRAX slide and the folder beside
+            it, a DICOM or Hamamatsu slide and what lies beside it.
+
+    Returns:
+        list[str]: Path, and digest of the rest.
+
+    Raises:
+        OSError: If it cannot be looked at.
+    """
+    path = Path(path).resolve()
+    files = [path]
+    if path.is_dir():
+        files += path.rglob('*')
+    elif path.suffix.lower() == '.mrxs':
+        files += path.with_suffix('').rglob('*')
+    elif path.suffix.lower() in ('.dcm', '.vms', '.vmu'):
+        files += path.parent.iterdir()
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        stat = file.stat()
+        digest.update(repr((str(file), stat.st_size, stat.st_mtime_ns)).encode('utf-8', 'surrogateescape'))
+    return [str(path), digest.hexdigest()]
 
 
 def _images(path, written):

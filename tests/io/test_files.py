@@ -1,3 +1,4 @@
+import os
 import resource
 import signal
 import subprocess
@@ -6,7 +7,7 @@ import sys
 import pytest
 
 from cellseg_mm.errors import CellDataError
-from cellseg_mm.io.files import atomic_path, read_json, write_json, write_text
+from cellseg_mm.io.files import atomic_path, delete_partials, read_json, write_json, write_text
 
 
 def names(folder):
@@ -137,3 +138,14 @@ def test_json_that_cannot_be_read_is_named_with_its_remedy(tmp_path, content, pr
 def test_a_folder_is_no_json_file(tmp_path):
     with pytest.raises(CellDataError, match='it cannot be read'):
         read_json(tmp_path, 'name a file')
+
+
+def test_what_killed_processes_left_is_deleted_and_what_others_write_is_not(tmp_path):
+    killed = subprocess.Popen([sys.executable, '-c', ''])
+    killed.wait()
+    for name in (f'.a.{killed.pid}.partial.csv', f'.b.{os.getpid()}.partial.csv', f'.c.{killed.pid}.partial', 'd.csv',
+                 '.notes.partial.txt'):
+        (tmp_path / name).touch()
+    delete_partials(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {f'.b.{os.getpid()}.partial.csv', 'd.csv',
+                                                          '.notes.partial.txt'}

@@ -1,9 +1,10 @@
+import os
 from pathlib import Path
 
 import pytest
 
 from cellseg_mm.errors import UserError
-from cellseg_mm.io.image_list import list_images
+from cellseg_mm.io.image_list import fingerprint, list_images
 
 
 @pytest.fixture
@@ -72,3 +73,25 @@ def test_names_without_images_are_named(folder, name, problem):
     with pytest.raises(UserError, match=problem) as caught:
         list_images(['b.tif', name])
     assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(('image', 'part'), [
+    ('a.zarr', 'a.zarr/0/c/0/0'), ('a.mrxs', 'a/Data0001.dat'), ('a.dcm', 'b.dcm'), ('a.tif', 'a.tif')])
+def test_an_image_of_several_files_is_another_when_one_of_them_changes(tmp_path, image, part):
+    for name in (image, part):
+        path = tmp_path / name
+        if name != 'a.zarr':
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text('x')
+    before = fingerprint(tmp_path / image)
+    assert fingerprint(tmp_path / image) == before
+    (tmp_path / part).write_text('xy')
+    assert fingerprint(tmp_path / image) != before
+    assert fingerprint(tmp_path / image)[0] == str(tmp_path / image)
+
+
+def test_a_file_of_the_same_size_written_later_is_another(tmp_path):
+    (tmp_path / 'a.tif').write_text('x')
+    before = fingerprint(tmp_path / 'a.tif')
+    os.utime(tmp_path / 'a.tif', (1, 1))
+    assert fingerprint(tmp_path / 'a.tif') != before

@@ -1,18 +1,22 @@
 """tools/predict.py from images to files."""
 import json
 import os
+import resource
+import shutil
 import sys
-import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+import torch
 from conftest import kill_tool_when, run_tool
-from local_model import discs, write_checkpoint
+from local_model import discs, local_config, write_checkpoint
 
+from cellseg_mm.engine import prediction
+from cellseg_mm.inference.predictor import Predictor
 from cellseg_mm.io.image import read_label_map, write_image
 
 
@@ -190,6 +194,13 @@ SMALL_TILES = ['--tile', '104', '--overlap', '64', '--score-thr', '0.75', '--dev
                'geojson']
 
 
+def without_cells(tile):
+    """Leave nothing in a tile of a `TileStore` that was found there."""
+    with np.load(tile) as file:
+        kept = dict(file)
+    np.savez(tile, **{**kept, **{name: kept[name][:0] for name in ('pixels', 'boxes', 'labels', 'scores')}})
+
+
 def test_a_killed_prediction_goes_on_with_the_tiles_that_are_left(checkpoint, tmp_path):
     write_image(tmp_path / 'a.png', discs(600, 600))
     arguments = [tmp_path / 'a.png', '--checkpoint', checkpoint, *SMALL_TILES]
@@ -198,23 +209,224 @@ def test_a_killed_prediction_goes_on_with_the_tiles_that_are_left(checkpoint, tm
     out = tmp_path / 'out'
     kill_tool_when(out / '.a.tiles/40.npz', 'predict', *arguments, '--out', out)
     assert not list(out.glob('a*'))
-    kept = {path: path.stat().st_mtime_ns for path in (out / '.a.tiles').glob('*.npz')}
-    assert 40 < len(kept) < 225
-    time.sleep(0.01)
+    killed = tmp_path / 'killed'
+    shutil.copytree(out, killed)
+    tiles = list((out / '.a.tiles').glob('*.npz'))
+    assert 40 < len(tiles) < 225
     again = run_tool('predict', *arguments, '--out', out)
     assert again.returncode == 0, again.stderr
     expected = contents(tmp_path / 'whole')
     assert contents(out) == expected
     assert len(expected['a.csv'].splitlines()) > 20
 
+    # What is kept is not looked at again: without its cells, they are missing.
+    for tile in (killed / '.a.tiles').glob('*.npz'):
+        without_cells(tile)
+    run_tool('predict', *arguments, '--out', killed)
+    missing = set(pd.read_csv(out / 'a.csv')['y_px']) - set(pd.read_csv(killed / 'a.csv')['y_px'])
+    assert missing
+    assert min(missing) < 100
+
+
+@pytest.fixture
+def begun(call_tool, checkpoint, tmp_path, monkeypatch):
+    """A prediction of a.png that has looked at all of its tiles, into out; and what it would have written, in whole."""
+    write_image(tmp_path / 'a.png', discs(200, 230))
+    arguments = [tmp_path / 'a.png', '--checkpoint', checkpoint, *SMALL_TILES]
+    call_tool('predict', *arguments, '--out', tmp_path / 'whole')
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, 'merged', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert call_tool('predict', *arguments, '--out', tmp_path / 'out')[0] == 130
+    return arguments
+
+
+@pytest.mark.parametrize('damaged', ['7.npz', 'plan.json'])
+@pytest.mark.parametrize('left', [b'', b'PK\x03\x04 no more'], ids=['empty', 'cut'])
+def test_a_tile_that_cannot_be_read_is_looked_at_again(begun, call_tool, tmp_path, damaged, left):
+    path = tmp_path / 'out/.a.tiles' / damaged
+    assert path.is_file()
+    path.write_bytes(left)
+    status, _, complaints = call_tool('predict', *begun, '--out', tmp_path / 'out')
+    assert (status, complaints.count('\n')) == (0, complaints.count('tiles: '))
+    assert contents(tmp_path / 'out') == contents(tmp_path / 'whole')
+
+
+def test_overwriting_looks_at_all_tiles_again(begun, call_tool, tmp_path):
+    for tile in (tmp_path / 'out/.a.tiles').glob('*.npz'):
+        without_cells(tile)
+    call_tool('predict', *begun, '--out', tmp_path / 'out', '--overwrite')
+    assert contents(tmp_path / 'out') == contents(tmp_path / 'whole')
+    (tmp_path / 'out/a.csv').write_text('')
+    call_tool('predict', *begun, '--out', tmp_path / 'out')
+    assert not (tmp_path / 'out/a.csv').read_text()  # it is there, and left alone
+    call_tool('predict', *begun, '--out', tmp_path / 'out', '--overwrite')
+    assert contents(tmp_path / 'out') == contents(tmp_path / 'whole')
+
+
+def test_files_of_two_settings_are_not_taken_for_one_prediction(call_tool, checkpoint, images, tmp_path, monkeypatch):
+    def predicted(threshold):
+        return call_tool('predict', images / 'a.png', '--checkpoint', checkpoint, '--out', tmp_path / 'out', '--device',
+                         'cpu', '--formats', 'geojson', 'csv', '--score-thr', threshold)
+
+    predicted(0.72)
+    expected = contents(tmp_path / 'out')
+    with monkeypatch.context() as patch:
+        patch.setattr(prediction, 'write_csv', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert predicted(0.9)[0] == 130
+    assert contents(tmp_path / 'out')['a.geojson'] != expected['a.geojson']
+    assert predicted(0.72)[0] == 0
+    assert contents(tmp_path / 'out') == expected
+
+
+def test_what_depends_on_a_config_is_done_again_where_that_changed(call_tool, checkpoint, images, tmp_path):
+    def found(threshold):
+        config = local_config(score_thr=threshold)
+        (tmp_path / 'config.py').write_text(config.pretty_text)
+        status, _, complaints = predict(call_tool, checkpoint, images / 'a.png', '--formats', 'coco', '--config',
+                                        tmp_path / 'config.py', out=tmp_path / 'out')
+        assert (status, complaints) == (0, '')
+        return min(cell['score'] for cell in json.loads((tmp_path / 'out/a.coco.json').read_text()))
+
+    assert found(0.75) > 0.75 > found(0.6)
+
+
+def test_several_calls_into_one_folder_share_its_lists(call_tool, checkpoint, images, tmp_path):
+    out = tmp_path / 'out'
+    write_image(tmp_path / 'more/a.png', discs(150, 160, seed=7))
+    (images / 'broken.png').write_bytes(b'')
+    predict(call_tool, checkpoint, images / 'b.png', '--formats', 'coco', 'viewer', out=out)
+    predict(call_tool, checkpoint, images / 'a.png', images / 'broken.png', '--formats', 'coco', 'viewer', out=out)
+    predict(call_tool, checkpoint, tmp_path / 'more', '--formats', 'coco', 'viewer', out=out)
+    listed = json.loads((out / 'images.json').read_text())['images']
+    assert {image['file_name'] for image in listed} == {
+        str(path) for path in (images / 'a.png', images / 'b.png', tmp_path / 'more/a.png')}
+    # Each has a number of its own, which its results name, and a name of its own.
+    results = {path.name: {cell['image_id'] for cell in json.loads(path.read_text())}
+               for path in out.glob('*.coco.json')}
+    assert results.keys() == {'a.coco.json', 'b.coco.json', 'more_a.coco.json'}
+    assert sorted(number for numbers in results.values() for number in numbers) == sorted(
+        {image['id'] for image in listed})
+    assert len(listed) == len({image['id'] for image in listed})
+    index = (out / 'index.html').read_text()
+    for page in ('a.html', 'b.html', 'more_a.html'):
+        assert f'href="./{page}"' in index
+    assert '3 images' in index
+
+
+@pytest.mark.parametrize(('others', 'expected'), [
+    (['a.tif'], {'a_png', 'a_tif'}),
+    (['a.tif', 'images_a.tif', 'images_a.png', 'b.png'], {'a_png', 'a_tif', 'images_a_png', 'images_a_tif', 'b'})])
+def test_files_that_differ_by_their_suffix_have_names_by_it(call_tool, checkpoint, tmp_path, others, expected):
+    for number, name in enumerate(['a.png', *others]):
+        (tmp_path / 'images').mkdir(exist_ok=True)
+        cv2.imwrite(tmp_path / 'images' / name, discs(90, 100, seed=number))
+    status, printed, _ = predict(call_tool, checkpoint, tmp_path / 'images', '--formats', 'csv', out=tmp_path / 'out')
+    assert (status, f'{1 + len(others)} of {1 + len(others)} images done' in printed) == (0, True)
+    assert {path.stem for path in (tmp_path / 'out').glob('*.csv')} == expected
+
+
+def test_links_are_named_as_they_are_called(call_tool, checkpoint, images, tmp_path):
+    (tmp_path / 'patient7.png').symlink_to(images / 'a.png')
+    predict(call_tool, checkpoint, tmp_path / 'patient7.png', '--formats', 'csv', out=tmp_path / 'out')
+    assert (tmp_path / 'out/patient7.csv').is_file()
+
+
+@pytest.mark.parametrize('record', ['', '[]', '{}', '{"plan": null, "outcome": {"name": "b"}}', 'null'])
+def test_a_record_of_something_else_is_told_before_any_work(call_tool, checkpoint, images, tmp_path, record):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out/b.prediction.json').write_text(record)
+    status, _, complaints = predict(call_tool, checkpoint, images, out=tmp_path / 'out')
+    assert status == 2
+    assert complaints.count('\n') == 1
+    assert 'b.prediction.json' in complaints
+    assert 'delete it' in complaints
+
+
+def test_a_full_disk_fails_the_images_that_do_not_fit(checkpoint, images, tmp_path):
+    write_image(images / 'big.png', np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8))
+    full = run_tool('predict', images, '--checkpoint', checkpoint, '--out', tmp_path / 'out', '--device', 'cpu',
+                    '--formats', 'overlay', '--score-thr', '1',
+                    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)))
+    assert full.returncode == 1, full.stderr
+    line, = full.stderr.splitlines()
+    assert 'big.png: failed: ' in line
+    assert 'name another folder' in line
+    assert '2 of 3 images done, 1 failed' in full.stdout
+    assert {path.name for path in (tmp_path / 'out').glob('*.png')} == {'a_overlay.png', 'b_overlay.png'}
+    assert not list((tmp_path / 'out').glob('.*.partial*'))
+
+
+def test_a_checkpoint_that_would_run_code_is_refused_unless_it_is_trusted(call_tool, images, tmp_path):
+    path = write_checkpoint(tmp_path / 'a.pth')
+    stored = torch.load(path, weights_only=True)
+    torch.save({**stored, 'extra': PurePosixPath('x')}, path)
+    status, _, complaints = predict(call_tool, path, images, out=tmp_path / 'out')
+    assert (status, complaints.count('\n')) == (2, 1)
+    assert '--trust-checkpoint' in complaints
+    status, printed, _ = predict(call_tool, path, images, '--trust-checkpoint', '--formats', 'csv',
+                                 out=tmp_path / 'out')
+    assert (status, '2 of 2 images done' in printed) == (0, True)
+
+
+def glass(height, width):
+    return np.full((height, width, 3), 242, np.uint8)
+
+
+def test_a_slide_of_glass_has_no_tissue_unless_background_is_looked_at(call_tool, checkpoint, tmp_path):
+    write_image(tmp_path / 'a.png', glass(400, 500))
+    looked = []
+    for options in ([], ['--background']):
+        status, printed, complaints = call_tool('predict', tmp_path / 'a.png', '--checkpoint', checkpoint, '--out',
+                                                tmp_path / 'out', *SMALL_TILES, *options)
+        assert (status, complaints.count('\n')) == (0, complaints.count('tiles: '))
+        assert 'a.png: ' in printed
+        looked.append('no tissue was found' in printed)
+    assert looked == [True, False]
+    assert len(pd.read_csv(tmp_path / 'out/a.csv')) > 0  # this model sees cells in anything
+
+
+def test_the_pixel_size_decides_how_large_cells_are_seen(call_tool, checkpoint, images, tmp_path):
+    write_image(tmp_path / 'large.png', cv2.imread(images / 'a.png').repeat(2, 0).repeat(2, 1))
+    found, sizes = [], []
+    for path, options in ((images / 'a.png', ['--mpp', 0.5]), (tmp_path / 'large.png', ['--mpp', 0.25]),
+                          (tmp_path / 'large.png', ['--scale', 0.5])):
+        out = tmp_path / f'out{len(found)}'
+        status, printed, _ = predict(call_tool, checkpoint, path, '--formats', 'csv', 'coco', *options, out=out)
+        assert (status, 'pixel size is unknown' in printed) == (0, False)
+        found.append([round(cell['score'], 4) for cell in json.loads((out / f'{path.stem}.coco.json').read_text())])
+        sizes.append(pd.read_csv(out / f'{path.stem}.csv').get('area_um2'))
+    small, large, scaled = found
+    assert len(small) > 5
+    assert set(small) <= set(large)  # masks of less than a pixel are left out
+    assert scaled == large
+    assert sizes[1].median() == pytest.approx(sizes[0].median(), rel=0.1)
+    assert sizes[2] is None
+
+
+TORCHRUN = sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2'
+
 
 def test_two_processes_find_what_one_finds(checkpoint, images, tmp_path):
-    write_image(images / 'large.png', discs(400, 400))
+    # Images of many tiles are shared by both, those of one tile shared out.
+    for number in range(3):
+        write_image(images / f'small{number}.png', discs(90, 95, seed=number))
+    (images / 'broken.png').write_bytes(b'')
     arguments = [images, '--checkpoint', checkpoint, *SMALL_TILES]
     one = run_tool('predict', *arguments, '--out', tmp_path / 'one')
-    assert one.returncode == 0, one.stderr
-    launch = (sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2')
-    two = run_tool('predict', *arguments, '--out', tmp_path / 'two', '--launcher', 'pytorch', launch=launch)
-    assert two.returncode == 0, two.stderr
+    assert one.returncode == 1, one.stderr
+    two = run_tool('predict', *arguments, '--out', tmp_path / 'two', '--launcher', 'pytorch', launch=TORCHRUN)
+    assert two.returncode == 1, two.stderr
     assert contents(tmp_path / 'two') == contents(tmp_path / 'one')
     assert two.stdout.count('images done') == 1
+    assert sorted(line for line in two.stdout.splitlines() if ' cells' in line) == sorted(
+        line for line in one.stdout.splitlines() if ' cells' in line)
+    assert two.stderr.count('broken.png: failed: ') == 1
+
+
+def test_two_processes_tell_an_error_once(checkpoint, images, tmp_path):
+    two = run_tool('predict', images, '--checkpoint', checkpoint, '--out', tmp_path / 'out', '--launcher', 'pytorch',
+                   '--config', 'nowhere.py', launch=TORCHRUN)
+    assert two.returncode != 0
+    assert two.stderr.count('error: ') == 1
+    assert 'nowhere.py' in two.stderr
+    assert 'predict.py", line' not in two.stderr
