@@ -77,12 +77,16 @@ def test_what_fails_does_not_stop_the_others(call_tool, checkpoint, images, tmp_
     (images / 'd.tif').write_bytes(b'')
     (images / 'e.tif').write_text('no image')
     tifffile.imwrite(images / 'f.tif', np.zeros((4, 40, 40), np.uint8), photometric='minisblack')
+    tifffile.imwrite(images / 'g.tif', discs(64, 64), photometric='rgb', tile=(64, 64), metadata=None)
+    with tifffile.TiffFile(images / 'g.tif', mode='r+') as tif:
+        for name in ('ImageWidth', 'ImageLength'):
+            tif.pages[0].tags[name].overwrite(60_000)
     status, printed, complaints = predict(call_tool, checkpoint, images, out=tmp_path / 'out')
     assert status == 1
-    assert '2 of 6 images done, 4 failed' in printed
+    assert '2 of 7 images done, 5 failed' in printed
     lines = complaints.strip().split('\n')
-    assert len(lines) == 4
-    for name, line in zip(('c.png', 'd.tif', 'e.tif', 'f.tif'), lines, strict=True):
+    assert len(lines) == 5
+    for name, line in zip(('c.png', 'd.tif', 'e.tif', 'f.tif', 'g.tif'), lines, strict=True):
         assert name in line
         assert 'failed: ' in line
     assert (tmp_path / 'out/a.geojson').exists()
