@@ -100,6 +100,15 @@ def test_names_of_classes_are_written_without_what_xml_cannot_hold(path):
     assert [entry.text for entry in root.iterfind('.//{*}MapAnnotation//{*}M')] == ['ab[1m', 'cd', '<&"é😀']
 
 
+def test_the_same_cells_give_the_same_bytes_and_others_another_name(path):
+    written = []
+    for cells in (scene(0, 5, 33, 40), scene(0, 5, 33, 40), scene(1, 5, 33, 40), Cells.none(33, 40)):
+        write_label_map(path, cells)
+        written.append((path.read_bytes(), tifffile.TiffFile(path).ome_metadata.split('UUID="urn:uuid:')[1][:36]))
+    assert written[0] == written[1]
+    assert len({uuid for _, uuid in written}) == 3
+
+
 def test_a_map_without_cells_is_background(path):
     write_label_map(path, Cells.none(30, 700))
     np.testing.assert_array_equal(read_label_map(path), np.zeros((30, 700)))
