@@ -1,10 +1,26 @@
 import json
+import shutil
+import sys
 import zipfile
 
 import cv2
 import pytest
 import torch
 from conftest import REPOSITORY, TINY_CONFIG, run_tool
+
+# Calls a command line once for each list of arguments, in the processes that torchrun has started.
+SEVERAL_CALLS = """
+import json, runpy, sys
+tool, *calls = sys.argv[1:]
+for call in calls:
+    sys.argv = [tool, *json.loads(call)]
+    try:
+        runpy.run_path(tool, run_name='__main__')
+    except SystemExit as end:
+        assert not end.code
+"""
+
+TORCHRUN = sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2'
 
 
 @pytest.fixture(scope='module')
@@ -83,6 +99,61 @@ def test_a_model_that_finds_nothing_scores_zero_and_cannot_be_submitted(call_too
     assert status == 2
     assert 'it holds no cell at all' in errors.splitlines()[-1]
     assert not (tmp_path / 'test-results.json').exists()
+
+
+def keep_images(root, split, number):
+    """Leave the first images of a split."""
+    path = root / f'annotations/{split}.json'
+    annotations = json.loads(path.read_text())
+    annotations['images'] = annotations['images'][:number]
+    ids = {image['id'] for image in annotations['images']}
+    annotations['annotations'] = [one for one in annotations['annotations'] if one['image_id'] in ids]
+    path.write_text(json.dumps(annotations))
+
+
+def outcome(work_dir):
+    """The bytes of all that a test leaves, by name; of its log the metrics alone."""
+    files = {path.name: path.read_bytes() for path in work_dir.glob('*-*')}
+    log, = work_dir.glob('*/*.json')
+    return files, {key: value for key, value in json.loads(log.read_text()).items() if 'time' not in key}
+
+
+def test_two_processes_leave_what_one_leaves_with_odd_and_with_fewer_images(
+        call_tool, checkpoint, tiny_data, tmp_path):
+    # To share out 3 images, or 1, one is given to a second process as well.
+    few = tmp_path / 'few'
+    shutil.copytree(tiny_data, few)
+    keep_images(few, 'val', 1)
+    runs = {'odd': (tiny_data, 3), 'few': (few, 1), 'submission': (tiny_data, 3)}
+    calls = {'one': [], 'two': []}
+    for processes, launcher in (('one', 'none'), ('two', 'pytorch')):
+        for name, (data, _) in runs.items():
+            work_dir = tmp_path / processes / name
+            work_dir.mkdir(parents=True)
+            weights = shutil.copy(checkpoint, work_dir / 'start.pth')  # takes thresholds beside it
+            calls[processes].append([str(argument) for argument in (
+                TINY_CONFIG, weights, '--work-dir', work_dir, '--launcher', launcher,
+                *(['--format-only'] if name == 'submission' else []),
+                '--cfg-options', f'data_root={data}', 'model.test_cfg.rcnn.score_thr=0.0')])
+    for call in calls['one']:
+        status, _, errors = call_tool('test', *call)
+        assert status == 0, errors
+    script = tmp_path / 'several_calls.py'
+    script.write_text(SEVERAL_CALLS)
+    two = run_tool('test', *map(json.dumps, calls['two']), launch=(*TORCHRUN, script))
+    assert two.returncode == 0, two.stderr
+    assert two.stdout.count('predictions: ') == 2
+    for name, (data, number) in runs.items():
+        found, expected = (outcome(tmp_path / processes / name) for processes in ('two', 'one'))
+        assert len(found[0]) == 2
+        assert found == expected
+        split = 'test' if name == 'submission' else 'val'
+        assert len(json.loads((data / f'annotations/{split}.json').read_text())['images']) == number
+        results = json.loads(found[0][f'{split}-results.json'])
+        assert len({result['image_id'] for result in results}) == number
+        # The same mask twice would be an image that counted twice.
+        assert len({(one['image_id'], one['category_id'], one['score'], one['segmentation']['counts'])
+                    for one in results}) == len(results)
 
 
 @pytest.mark.parametrize(('config', 'weights', 'options', 'message'), [
