@@ -11,10 +11,13 @@ from cellseg_mm.structures.overlaps import overlaps
 def fuse(views, iou=0.55):
     """Fuse what several views found, as weighted boxes fusion does (Solovyev et al. 2021), with masks.
 
-    From the highest score down, a cell joins the group whose box, the average of its members' by score, it fits best,
-    if at an IoU above `iou`; else it begins one. A group has one cell of a view at most, and only cells that share
-    pixels with another of it. Its mask is what half of its members cover, counted by their scores; its class that of
-    most votes, counted so too; its score their mean, times the share of the views that found it.
+    From the highest score down, a cell joins the group of its class whose box, the average of its members' by score, it
+    fits best, if at an IoU above `iou`; else it begins one. A group has one cell of a view at most, and only cells that
+    share pixels with another of it. Its mask is what half of its members cover, counted by their scores; its score
+    their sum divided by the number of views, so that views which agree give the same cells as one.
+
+    Views that hold a cell for different classes give one of each: the class of most votes, counted by score, has the
+    highest score.
 
     Args:
         views (Sequence[Cells]): What each of V views found, on canvases of one size.
@@ -31,22 +34,23 @@ def fuse(views, iou=0.55):
     masks, scores = cells.masks, cells.scores.astype(np.float64)
     sources = np.repeat(np.arange(len(views)), [len(view) for view in views])
     i, j, _ = overlaps(masks, sources)
+    same = cells.labels[i] == cells.labels[j]
+    i, j = i[same], j[same]
     one, other = np.append(i, j), np.append(j, i)
     by_one = np.argsort(one, kind='stable')
     starts = np.searchsorted(one[by_one], np.arange(len(cells) + 1))
     order = np.argsort(-scores, kind='stable')
     group, count = _group(masks.boxes.astype(np.float64), scores, sources, order, starts, other[by_one], iou)
 
-    votes = np.zeros((count, cells.labels.max() + 1))
-    np.add.at(votes, (group, cells.labels), scores)
-    weights, members = votes.sum(1), np.bincount(group, minlength=count)
+    weights, labels = np.bincount(group, scores, count), np.empty(count, np.int64)
+    labels[group] = cells.labels
     low, high = np.full((count, 2), np.iinfo(np.int32).max), np.zeros((count, 2), np.int64)
     np.minimum.at(low, group, masks.boxes[:, :2])
     np.maximum.at(high, group, masks.boxes[:, :2] + masks.boxes[:, 2:])
     frames = np.concatenate([low, high - low], axis=1)
     pixels = _vote(masks.pixels, masks.boxes, masks.offsets, scores, group, weights, frames, offsets_of(frames))
-    return Cells(LocalMasks(pixels, frames, masks.height, masks.width), votes.argmax(1),
-                 (weights / members * (members / len(views))).astype(np.float32))
+    return Cells(LocalMasks(pixels, frames, masks.height, masks.width), labels,
+                 (weights / len(views)).astype(np.float32))
 
 
 @compiled
@@ -67,7 +71,8 @@ def _group(boxes, scores, sources, order, starts, neighbours, iou):
             u1, v1, u2, v2 = sums[g, 0] / weight, sums[g, 1] / weight, sums[g, 2] / weight, sums[g, 3] / weight
             shared = max(min(x2, u2) - max(x1, u1), 0.0) * max(min(y2, v2) - max(y1, v1), 0.0)
             ratio = shared / ((x2 - x1) * (y2 - y1) + (u2 - u1) * (v2 - v1) - shared)
-            if ratio <= best_iou:
+            # Of groups that fit alike, that which began first, whatever the order of the views.
+            if ratio < best_iou or (ratio == best_iou and (best < 0 or g >= best)):
                 continue
             member = last[g]
             while member >= 0 and sources[member] != sources[i]:

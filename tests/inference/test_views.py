@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellseg_mm.errors import UserError
-from cellseg_mm.inference.views import View, views_of
+from cellseg_mm.inference.views import VIEWS, View, views_of
 from cellseg_mm.structures.cells import Cells
 from cellseg_mm.structures.local_masks import LocalMasks
 
@@ -43,6 +43,18 @@ def test_views_of_several_sets_are_all_of_their_combinations_once(names, count):
     # No two of them show the same.
     picture = np.arange(12).reshape(3, 4)
     assert len({(view.of(picture).tobytes(), view.of(picture).shape, view.scale) for view in views}) == count
+
+
+@given(*[st.lists(st.sampled_from(sorted(VIEWS)), max_size=1)] * 2)
+def test_combined_views_show_one_after_the_other(first, second):
+    picture = np.arange(12).reshape(3, 4)
+
+    def shown(view, image):
+        return view.of(image).tobytes(), round(view.scale, 9)
+
+    assert {shown(view, picture) for view in views_of(first + second)} == {
+        shown(b._replace(scale=a.scale * b.scale), a.of(picture))
+        for a in views_of(first) for b in views_of(second)}
 
 
 def test_an_unknown_name_is_told_with_those_that_there_are():
