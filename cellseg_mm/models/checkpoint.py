@@ -2,6 +2,7 @@
 import pickle
 import re
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 import torch
@@ -47,6 +48,8 @@ def read_checkpoint(path, trusted=False):
     checkpoint = checkpoint if 'state_dict' in checkpoint else dict(state_dict=checkpoint)
     if not all(isinstance(checkpoint.get(key, {}), dict) for key in ('state_dict', 'meta')):
         raise UserError(f'{path}: this is not a checkpoint: its weights or its meta data are no dictionary')
+    if not isinstance(checkpoint.get('meta', {}).get('dataset_meta', {}), (dict, NoneType)):
+        raise UserError(f'{path}: this is a damaged checkpoint: its dataset_meta is no dictionary')
     return checkpoint
 
 
@@ -73,10 +76,14 @@ def check_weights(model, checkpoint, path):
             f'{path}: the checkpoint is of another model: {len(wanted.keys() - found.keys())} tensors are missing, '
             f'{len(found.keys() - wanted.keys())} do not belong here; use the config that it was trained with')
     for name, tensor in wanted.items():
-        if tensor.shape != found[name].shape:
+        if _shape(tensor) != _shape(found[name]):
             raise UserError(
-                f'{path}: the checkpoint is of another model: {name} is {tuple(found[name].shape)}, not '
-                f'{tuple(tensor.shape)}; use the config, and the number of classes, that it was trained with')
+                f'{path}: the checkpoint is of another model: {name} is {_shape(found[name])}, not {_shape(tensor)}; '
+                'use the config, and the number of classes, that it was trained with')
+
+
+def _shape(weights):
+    return tuple(weights.shape) if isinstance(weights, torch.Tensor) else 'no tensor'
 
 
 def matching_weights(model, checkpoint, path):
@@ -94,7 +101,7 @@ def matching_weights(model, checkpoint, path):
         UserError: If none has.
     """
     wanted, found = model.state_dict(), checkpoint['state_dict']
-    count = sum(name in found and found[name].shape == tensor.shape for name, tensor in wanted.items())
+    count = sum(name in found and _shape(found[name]) == _shape(tensor) for name, tensor in wanted.items())
     if not count:
         raise UserError(f'{path}: the checkpoint is of another model: none of its tensors fits')
     return count
@@ -108,11 +115,37 @@ def check_resumable(checkpoint, path):
                         'weights with --cfg-options load_from=FILE')
 
 
+def trained_classes(checkpoint, path):
+    """The names of the classes that a checkpoint was trained on.
+
+    Args:
+        checkpoint (dict): What `read_checkpoint` returned.
+        path (str | Path): Its file, for the message.
+
+    Returns:
+        tuple[str] | None: None where it does not tell.
+
+    Raises:
+        UserError: If they are no list of different names.
+    """
+    meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
+    classes = meta.get('classes', meta.get('CLASSES'))  # as MMDetection named them before
+    return None if classes is None else class_names(classes, f'{path}: its dataset_meta')
+
+
+def class_names(classes, where):
+    """Classes as a tuple, or a UserError that says `where` they are no list of different names."""
+    if (not isinstance(classes, (list, tuple)) or not classes or not all(isinstance(name, str) for name in classes)
+            or len(set(classes)) < len(classes)):
+        raise UserError(f"{where} has the classes {classes!r}, no list of different names such as ['cell']")
+    return tuple(classes)
+
+
 def check_checkpoint_classes(checkpoint, classes, path):
     """Raise a UserError if the checkpoint was trained on other classes, or on the same ones in another order."""
-    trained = (checkpoint.get('meta', {}).get('dataset_meta') or {}).get('classes')
-    if trained is not None and list(trained) != list(classes):
-        raise UserError(f'{path}: trained on the classes {tuple(trained)}, the config has {tuple(classes)}; '
+    trained = trained_classes(checkpoint, path)
+    if trained is not None and trained != tuple(classes):
+        raise UserError(f'{path}: trained on the classes {trained}, the config has {tuple(classes)}; '
                         'use the config that it was trained with')
 
 

@@ -5,7 +5,7 @@ from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.config import Config
 from mmengine.utils import import_modules_from_strings
 
-from cellseg_mm.errors import UserError
+from cellseg_mm.errors import UserError, one_line
 from cellseg_mm.models.detectors import cell_detectors
 
 _IMPORTS = ['cellseg_mm.register']
@@ -15,7 +15,8 @@ _OPERATIONS = ('nms', 'soft_nms', 'RoIAlign', 'RoIPool', 'SimpleRoIAlign')
 _PLACES = ('cellseg_mm.models.', 'torch.nn.', 'mmcv.cnn.', 'mmcv.ops.', *(f'mmdet.models.{part}.' for part in (
     'backbones', 'necks', 'dense_heads', 'roi_heads', 'seg_heads', 'losses', 'layers', 'data_preprocessors',
     'task_modules.assigners', 'task_modules.coders', 'task_modules.prior_generators', 'task_modules.samplers')))
-_TRUST = 'if you trust where it comes from, add --trust-checkpoint, or give the config file by --config'
+_GIVE = 'give the config file by --config'
+_TRUST = 'if you trust where it comes from, add --trust-checkpoint, or ' + _GIVE
 
 
 def embedded_config(checkpoint, path, trusted=False):
@@ -38,10 +39,14 @@ def embedded_config(checkpoint, path, trusted=False):
     """
     text = checkpoint.get('meta', {}).get('cfg')
     if not isinstance(text, str):
-        raise UserError(f'{path}: it does not hold its config; give the config file by --config')
+        raise UserError(f'{path}: it does not hold its config; {_GIVE}')
     if trusted:
-        config = Config.fromstring(text, '.py')
-        import_modules_from_strings(**config.get('custom_imports', dict(imports=_IMPORTS)))
+        try:
+            config = Config.fromstring(text, '.py')
+        except Exception as error:  # it is Python code: anything can go wrong in it
+            raise UserError(f'{path}: the config in it fails: {type(error).__name__}: {one_line(error)}; '
+                            f'{_GIVE}') from error
+        import_modules(config, path)
         return config
     try:
         settings = {target.id: _value(statement.value) for statement in ast.parse(text).body
@@ -58,13 +63,26 @@ def embedded_config(checkpoint, path, trusted=False):
         raise UserError(f'{path}: its config builds a {kind}, no instance segmentation model known here; {_TRUST}')
     settings['model'] = _without_initial_weights(model)
     _check_parts({key: value for key, value in settings['model'].items() if key != 'type'}, path)
-    return Config(settings)
+    try:
+        return Config(settings)
+    except Exception as error:  # such as a setting of a name that MMEngine keeps for itself
+        raise UserError(f'{path}: the config in it is none: {one_line(error)}; {_GIVE}') from error
+
+
+def import_modules(config, path):
+    """Import what a config asks for, or this project's own modules; a UserError names the `path` where that fails."""
+    try:
+        import_modules_from_strings(**config.get('custom_imports', dict(imports=_IMPORTS)))
+    except Exception as error:  # modules are code: anything can go wrong in them
+        raise UserError(f'{path}: the custom_imports of its config fail: {type(error).__name__}: {one_line(error)}; '
+                        'name modules that can be imported from here') from error
 
 
 def _value(node):
     """The value of a literal; `dict(a=1)` is one too, as MMEngine writes it."""
     if isinstance(node, ast.Call):
-        if not isinstance(node.func, ast.Name) or node.func.id != 'dict' or node.args:
+        if not isinstance(node.func, ast.Name) or node.func.id != 'dict' or node.args or any(
+                keyword.arg is None for keyword in node.keywords):
             raise ValueError('a call')
         return {keyword.arg: _value(keyword.value) for keyword in node.keywords}
     if isinstance(node, ast.Dict):

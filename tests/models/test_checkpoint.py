@@ -15,6 +15,7 @@ from cellseg_mm.models.checkpoint import (
     message_hub_to_plain,
     plain_to_message_hub,
     read_checkpoint,
+    trained_classes,
 )
 
 
@@ -74,6 +75,29 @@ def test_a_checkpoint_of_another_model_is_refused():
         check_weights(nn.Linear(3, 2), dict(state_dict=nn.Linear(3, 2, bias=False).state_dict()), 'a.pth')
     with pytest.raises(UserError, match=r'weight is \(3, 3\), not \(2, 3\)'):
         check_weights(nn.Linear(3, 2), dict(state_dict=nn.Linear(3, 3).state_dict()), 'a.pth')
+
+
+def test_weights_that_are_no_tensors_do_not_fit():
+    weights = {'weight': [1, 2], 'bias': torch.zeros(2)}
+    with pytest.raises(UserError, match=r'weight is no tensor, not \(2, 3\)'):
+        check_weights(nn.Linear(3, 2), dict(state_dict=weights), 'a.pth')
+    assert matching_weights(nn.Linear(3, 2), dict(state_dict=weights), 'a.pth') == 1
+
+
+def test_meta_data_of_another_form_are_told(tmp_path):
+    torch.save(dict(state_dict={}, meta=dict(dataset_meta=[1])), tmp_path / 'a.pth')
+    with pytest.raises(UserError, match='its dataset_meta is no dictionary'):
+        read_checkpoint(tmp_path / 'a.pth')
+    torch.save(dict(state_dict={}, meta=dict(dataset_meta=None)), tmp_path / 'a.pth')  # as of a data set without any
+    assert trained_classes(read_checkpoint(tmp_path / 'a.pth'), 'a.pth') is None
+
+
+@pytest.mark.parametrize('key', ['classes', 'CLASSES'])
+def test_classes_are_a_list_of_different_names(key):
+    assert trained_classes(dict(meta=dict(dataset_meta={key: ['a', 'b']})), 'a.pth') == ('a', 'b')
+    for classes in ('cell', 3, [], ['a', 1], ['a', 'a'], {'a': 1}):
+        with pytest.raises(UserError, match=r'a\.pth: its dataset_meta has the classes .*, no list of different names'):
+            trained_classes(dict(meta=dict(dataset_meta={key: classes})), 'a.pth')
 
 
 def test_a_checkpoint_of_other_classes_is_refused():

@@ -36,12 +36,13 @@ def without_weights(node):
     'a = [].__class__\n',
     "a = f'{{open(1)}}'\n",
     'a = dict([(1, 2)])\n',
+    'a = dict(**dict(b=1))\n',
     "a = (lambda: open('{}', 'w'))()\n",
     "a = [open('{}', 'w') for b in (1, )]\n",
     'a.b = 1\n',
     'if True:\n    a = 1\n',
     'a = ' + '[' * 3000 + ']' * 3000 + '\n',
-], ids=range(10))
+], ids=range(11))
 def test_code_is_refused(text, tmp_path):
     written = tmp_path / 'written'
     with pytest.raises(UserError, match=r'is code, not only settings.*--trust-checkpoint'):
@@ -81,6 +82,25 @@ def test_modules_of_others_are_imported_if_trusted_only(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r'imports .*my_heads_of_a_test.*; if you trust'):
         embedded_config(checkpoint, 'a.pth')
     assert isinstance(embedded_config(checkpoint, 'a.pth', trusted=True), Config)
+
+
+@pytest.mark.parametrize(('text', 'told'), [
+    ('a = 1 / 0\n', 'the config in it fails: ZeroDivisionError: division by zero; give the config file by --config'),
+    ('a = (\n', 'the config in it fails: SyntaxError: '),
+    ("custom_imports = dict(imports=['no_such_module'])\n", 'the config in it fails: ImportError: Failed to import'),
+    ('custom_imports = 3\n', 'the config in it fails: TypeError: '),
+])
+def test_trusted_code_that_fails_is_told_in_a_line(text, told):
+    with pytest.raises(UserError) as caught:
+        embedded_config(holding(text), 'a.pth', trusted=True)
+    assert str(caught.value).startswith(f'a.pth: {told}')
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('name', ['text', 'filename', 'pretty_text', 'env_variables'])
+def test_settings_of_names_that_mmengine_reserves_are_told(name):
+    with pytest.raises(UserError, match=f'the config in it is none: {name} is reserved'):
+        embedded_config(holding(f'{name} = 1\n' + MODEL.format('a=1')), 'a.pth')
 
 
 def test_weights_to_start_from_are_left_out():
