@@ -3,8 +3,13 @@ import os
 import re
 import signal
 import sys
+import time
+from datetime import timedelta
 
 from cellseg_mm.errors import UserError, disk_remedy
+
+_LOST = 'another process of this run has ended: see what it said'
+_PATIENCE = 5.0  # seconds in which torchrun ends a process that has nothing to tell
 
 
 def run(main):
@@ -51,6 +56,8 @@ def _mendable(error):
     if 'killed by signal: Killed' in str(error):
         return ('memory ran out, and the system ended a data loading process: try a smaller batch and fewer processes, '
                 '--cfg-options train_dataloader.batch_size=1 train_dataloader.num_workers=1')
+    if 'gloo' in str(error) and 'by peer' in str(error):
+        return _LOST
     return _from_worker(error)
 
 
@@ -61,9 +68,26 @@ def _from_worker(error):
 
 
 def _fail(message):
-    # What all processes of a distributed run find before they meet is printed once, what one finds later by that one.
-    torch_distributed = sys.modules.get('torch.distributed')
-    met = torch_distributed is not None and torch_distributed.is_initialized()
-    if met or os.environ.get('RANK', '0') == '0':
-        print('error: ' + ' '.join(message.split()), file=sys.stderr)
+    # What several processes of a distributed run have met the first one tells. The others wait for torchrun to end
+    # them: if they ended first, it would end that one before it has told. One that lost another may have been slow.
+    if message == _LOST:
+        time.sleep(_PATIENCE)
+    if _is_first_to_tell(message):
+        print('error: ' + ' '.join(message.split()), file=sys.stderr, flush=True)
+    else:
+        time.sleep(_PATIENCE)
     return 2
+
+
+def _is_first_to_tell(message):
+    if os.environ.get('TORCHELASTIC_USE_AGENT_STORE') != 'True':
+        return True
+    from torch.distributed import TCPStore
+    attempt = f'cellseg_mm/{os.environ.get("TORCHELASTIC_RESTART_COUNT")}/'
+    try:
+        store = TCPStore(os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT']), is_master=False,
+                         timeout=timedelta(seconds=_PATIENCE))
+        told = store.add(f'{attempt}told', 1) > 1
+        return store.add(attempt + message, 1) == 1 and not (message == _LOST and told)
+    except RuntimeError:  # torchrun has gone
+        return True

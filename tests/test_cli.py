@@ -89,9 +89,20 @@ def test_the_exit_status_is_what_main_returns(capsys):
     assert run(raising(KeyboardInterrupt()), capsys)[0] == 130
 
 
-def test_only_the_first_of_many_ranks_prints(capsys, monkeypatch):
-    monkeypatch.setenv('RANK', '1')
-    assert run(raising(UserError('set x')), capsys) == (2, '')
+def test_what_all_ranks_meet_is_told_once(capsys, monkeypatch):
+    from torch.distributed import TCPStore
+    store = TCPStore('localhost', 0, is_master=True, wait_for_workers=False)
+    for key, value in dict(TORCHELASTIC_USE_AGENT_STORE='True', MASTER_ADDR='localhost', MASTER_PORT=str(store.port),
+                           TORCHELASTIC_RESTART_COUNT='0').items():
+        monkeypatch.setenv(key, value)
+    waits = []
+    monkeypatch.setattr(cli.time, 'sleep', waits.append)
+    lost = RuntimeError('[gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:1')
+    told = [run(raising(error), capsys) for error in (UserError('set x'), UserError('set x'), UserError('set y'), lost)]
+    assert told == [(2, 'error: set x\n'), (2, ''), (2, 'error: set y\n'), (2, '')]
+    assert len(waits) == 3
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
+    assert run(raising(lost), capsys) == (2, 'error: another process of this run has ended: see what it said\n')
 
 
 def test_a_terminated_command_removes_its_half_written_file(tmp_path):

@@ -55,30 +55,25 @@ def open_process_group(launcher):
     return distributed.get_rank(), distributed.get_world_size()
 
 
-def on_all(function, rank, world):
+def on_all(function, world):
     """Call a function in each process, and go on only where none met an error that the user can mend.
 
     Args:
         function (Callable): Without arguments.
-        rank (int): Of this process.
-        world (int): How many there are.
+        world (int): How many processes there are.
 
     Returns:
         What the function gives in this process.
 
     Raises:
-        UserError, OSError: The first that any process met, in the first process.
-        SystemExit: In the others, which have nothing to add.
+        UserError, OSError: In all processes, the first that any of them met.
     """
     value = problem = None
     try:
         value = function()
     except (UserError, OSError) as error:
         problem = error
-    problems = [problem for problem in gather(problem, world) if problem]
-    if problems and rank:
-        raise SystemExit(2)
-    if problems:
+    if problems := list(filter(None, gather(problem, world))):
         raise problems[0]
     return value
 

@@ -80,8 +80,8 @@ def predict_images(images, checkpoints, out, *, formats=DEFAULT_FORMATS, mpp=Non
             'config': hashlib.sha256(settings_of(model_config).encode()).hexdigest() if config else None,
             **{name: value for name, value in sorted(settings.items()) if name not in _NOT_IN_PLANS}})
 
-    paths, work = on_all(prepare, rank, world)
-    jobs = broadcast(on_all(lambda: work.survey(paths, overwrite) if rank == 0 else None, rank, world), world)
+    paths, work = on_all(prepare, world)
+    jobs = broadcast(on_all(lambda: work.survey(paths, overwrite) if rank == 0 else None, world), world)
     todo, large = [job for job in jobs if job.counts is None], []
     if world > 1:
         sizes = gather([work.count_tiles(job) for job in todo[rank::world]], world)

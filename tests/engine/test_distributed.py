@@ -8,7 +8,7 @@ from cellseg_mm.engine.distributed import broadcast, gather, on_all
 def test_one_process_has_what_it_has():
     assert gather('a', 1) == ['a']
     assert broadcast('a', 1) == 'a'
-    assert on_all(lambda: 3, 0, 1) == 3
+    assert on_all(lambda: 3, 1) == 3
 
 
 def test_an_error_of_any_process_is_told_by_the_first_and_ends_all(tmp_path):
@@ -26,8 +26,8 @@ def work():
 
 
 def main():
-    on_all(lambda: print(f'rank {rank} of {world}', flush=True), rank, world)
-    on_all(work, rank, world)
+    on_all(lambda: print(f'rank {rank} of {world}', flush=True), world)
+    on_all(work, world)
     print('went on')
 
 

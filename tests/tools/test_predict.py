@@ -425,12 +425,3 @@ def test_two_processes_find_what_one_finds(checkpoint, images, tmp_path):
     assert sorted(line for line in two.stdout.splitlines() if ' cells' in line) == sorted(
         line for line in one.stdout.splitlines() if ' cells' in line)
     assert two.stderr.count('broken.png: failed: ') == 1
-
-
-def test_two_processes_tell_an_error_once(checkpoint, images, tmp_path):
-    two = run_tool('predict', images, '--checkpoint', checkpoint, '--out', tmp_path / 'out', '--launcher', 'pytorch',
-                   '--config', 'nowhere.py', launch=TORCHRUN)
-    assert two.returncode != 0
-    assert two.stderr.count('error: ') == 1
-    assert 'nowhere.py' in two.stderr
-    assert 'predict.py", line' not in two.stderr

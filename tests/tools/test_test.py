@@ -22,6 +22,14 @@ for call in calls:
 
 TORCHRUN = sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2'
 
+# Calls a command line in the processes that torchrun has started, the first of which comes late.
+LATE_FIRST = """
+import os, runpy, sys, time
+time.sleep(3 * (os.environ['RANK'] == '0'))
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+
 
 @pytest.fixture(scope='module')
 def checkpoint(tiny_data, tmp_path_factory):
@@ -182,3 +190,19 @@ def test_what_the_user_can_mend_is_one_line_and_exit_status_2(
     assert line.startswith('error: ')
     assert message in line
     assert not (tmp_path / 'work/val-results.json').exists()
+
+
+@pytest.mark.parametrize(('config', 'message'), [
+    ('none.py', 'there is no such config'),  # told before the processes meet
+    (TINY_CONFIG, 'the checkpoint is of another model'),  # once they have met
+])
+def test_two_processes_tell_what_the_user_can_mend_once(tiny_data, tmp_path, config, message):
+    torch.save(dict(state_dict={'weight': torch.zeros(2)}), tmp_path / 'other.pth')
+    script = tmp_path / 'late_first.py'
+    script.write_text(LATE_FIRST)
+    run = run_tool('test', config, tmp_path / 'other.pth', '--work-dir', tmp_path / 'work', '--launcher', 'pytorch',
+                   '--cfg-options', f'data_root={tiny_data}', launch=(*TORCHRUN, script))
+    assert run.returncode != 0
+    line, = (line for line in run.stderr.splitlines() if line.startswith('error: '))
+    assert message in line
+    assert run.stderr.count('Traceback') == run.stderr.count('ChildFailedError:') == 1  # torchrun's own

@@ -246,6 +246,7 @@ def test_a_broken_image_is_named_by_whichever_process_meets_it(tiny_data, tmp_pa
     run = run_tool('train', *train_arguments(data, tmp_path / 'work'), '--launcher', 'pytorch', launch=TORCHRUN)
     assert run.returncode != 0
     assert any(line.startswith(f'error: {data}/train/') for line in run.stderr.splitlines())
+    assert run.stderr.count('Traceback') == 1  # torchrun's own
 
 
 def test_a_disk_that_fills_up_ends_in_one_line(tiny_data, tmp_path):
