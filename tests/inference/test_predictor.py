@@ -4,7 +4,6 @@ import pytest
 from local_model import discs, write_checkpoint
 
 from cellseg_mm.errors import UserError
-from cellseg_mm.inference.detector import Detector, whole_steps
 from cellseg_mm.inference.predictor import Predictor
 from cellseg_mm.io.image import write_image
 from cellseg_mm.io.slide import ArrayImage
@@ -76,28 +75,6 @@ def test_an_image_of_other_pixels_is_scaled_to_those_of_the_training(checkpoint,
 def test_pixels_far_from_the_trainings_are_refused(checkpoint, image):
     with pytest.raises(UserError, match=r'its pixels are 20 µm, the model was trained on 0\.5 µm'):
         Predictor(checkpoint, device='cpu')(image, mpp=20)
-
-
-@pytest.mark.parametrize('factor', [0.1, 0.37, 0.8, 1, 1.6, 1.873, 2, 2.5, 7.3])
-@pytest.mark.parametrize('stride', [4, 32, 64])
-def test_steps_are_whole_for_image_and_network(factor, stride):
-    pixels, exact = whole_steps(factor, stride)
-    assert abs(exact / factor - 1) <= 0.01
-    assert pixels * exact / stride == pytest.approx(round(pixels * exact / stride))
-
-
-def test_scales_to_one_size_are_those_of_the_trainings_images(tmp_path):
-    import torch
-    path = write_checkpoint(tmp_path / 'a.pth')
-    stored = torch.load(path, weights_only=True)
-    stored['meta']['cfg'] = stored['meta']['cfg'].replace('scale_factor=1.0', 'scale=(1333, 800)')
-    torch.save(stored, path)
-    assert Detector(path, device='cpu').factor == pytest.approx(800 / 300)
-    stored['meta']['dataset_meta'].pop('image_size')
-    torch.save(stored, path)
-    with pytest.raises(UserError, match='give --scale'):
-        Predictor(path, device='cpu')(discs())
-    assert Predictor(path, device='cpu', scale=1.0).plan(ArrayImage(discs())).factors == (1.0, )
 
 
 def test_views_of_a_model_are_fused(checkpoint, image):
