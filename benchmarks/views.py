@@ -1,4 +1,4 @@
-"""What views and ensembles gain and cost: python benchmarks/views.py CHECKPOINT... ROOT [--split val] [--images 8].
+"""What views and ensembles gain and cost: python benchmarks/views.py CHECKPOINT... ROOT [--split val] [--images 6].
 
 The first checkpoint looks at images in each set of views (test-time augmentation), then each of the others in one view,
 and all of them as an ensemble. Printed are AP50 at the dense cap; bPQ and mPQ+ of the cells that count, at the
@@ -45,7 +45,7 @@ def main():
     parser.add_argument('checkpoints', type=Path, nargs='+', metavar='CHECKPOINT')
     parser.add_argument('root', type=Path, metavar='ROOT')
     parser.add_argument('--split', default='val', choices=('train', 'val'))
-    parser.add_argument('--images', type=int, default=8)
+    parser.add_argument('--images', type=int, default=6)
     args = parser.parse_args()
     register()
     from cellseg_mm.datasets.cell_dataset import read_cells
