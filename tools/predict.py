@@ -43,8 +43,10 @@ def parse_args():
     args = parser.parse_args()
     if args.mpp is not None and not plausible(args.mpp):
         parser.error('--mpp is in micrometres per pixel, such as 0.25')
-    for name in ('scale', 'tile', 'batch_size'):
-        if getattr(args, name) is not None and not 0 < getattr(args, name) < float('inf'):
+    if args.scale is not None and not 0.001 <= args.scale <= 1000:
+        parser.error('--scale must be from 0.001 to 1000')
+    for name in ('tile', 'batch_size'):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f'--{name.replace("_", "-")} must be above 0')
     if 'all' in args.formats:
         args.formats = list(FORMATS)

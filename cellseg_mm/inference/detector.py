@@ -222,7 +222,7 @@ def _is_positive(value):
     return isinstance(value, Real) and not isinstance(value, bool) and 0 < value < math.inf
 
 
-def whole_steps(factor, stride, tile=1024, overlap=192):
+def whole_steps(factor, stride, tile, overlap):
     """Pixels of an image that the network sees as whole strides, and the factor that makes them so.
 
     Tiles that begin there have the network's grids where those of the whole image are.

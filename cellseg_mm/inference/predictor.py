@@ -148,9 +148,9 @@ class Predictor:
             tuple[Tiling, tuple[float]]: In pixels of the image; factors.
         """
         factors = [self._scale or _factor(detector, mpp or slide.mpp) for detector in self._detectors]
-        unit, factors[0] = whole_steps(factors[0], self._detectors[0].stride)
-        size = max(math.floor(self._tile / factors[0]) // unit, 1) * unit
-        return Tiling(slide.height, slide.width, size, math.ceil(self._overlap / factors[0]), unit), tuple(factors)
+        unit, factors[0] = whole_steps(factors[0], self._detectors[0].stride, self._tile, self._overlap)
+        size, overlap = math.floor(self._tile / factors[0]), math.ceil(self._overlap / factors[0])
+        return Tiling(slide.height, slide.width, size, overlap, unit), tuple(factors)
 
     def look(self, slide, plan, tiles):
         """Look at tiles of an image.

@@ -1,6 +1,7 @@
 """Whether pretrained weights are there, fit the model, and were trained on images normalised as these are."""
 import re
 
+import torch
 from mmengine.model import BaseModule
 
 from cellseg_mm.engine.config_checks.finding import Finding, error, note, warning
@@ -102,7 +103,7 @@ def _match(module, init, path):
     prefix = f'{prefix.removesuffix(".")}.' if prefix else ''
     found = {name.removeprefix('module.').removeprefix(prefix): value
              for name, value in read_checkpoint(path)['state_dict'].items()
-             if name.removeprefix('module.').startswith(prefix)}
+             if name.removeprefix('module.').startswith(prefix) and isinstance(value, torch.Tensor)}
     wanted = module.state_dict()
     return WeightsMatch(
         {name: found[name] for name in wanted if name in found and found[name].shape == wanted[name].shape},

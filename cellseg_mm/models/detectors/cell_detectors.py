@@ -110,7 +110,8 @@ class CellDetector:
         size, most = self.tiles.size, self.tiles.max_per_img
         (height, width), original = meta['img_shape'][:2], meta['ori_shape'][:2]
         factors = width / original[1], height / original[0]
-        tiling = Tiling(*original, max(int(size / max(factors)), 1), int(self.tiles.overlap / max(factors)))
+        # Quotients of whole numbers may fall short of one.
+        tiling = Tiling(*original, max(int(size / max(factors) + 1e-6), 1), int(self.tiles.overlap / max(factors)))
         places = _places(tiling, factors, (width, height), size)
         found = []
         for first in range(0, len(places), _TILES_AT_ONCE):
