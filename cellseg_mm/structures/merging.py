@@ -3,7 +3,8 @@
 Two cells of different tiles are the same where they agree, at an IoU of half or more, on the pixels that both tiles
 show, and one is not far less sure. Of those, the tile that sees most around the cell has it right, and what only a tile
 saw that sees less is left out. A cell that no tile shows whole, larger than the tiles' overlap, is put together from
-its parts. Where two tiles saw what cannot both be there, the surer one is left.
+its parts. Where two tiles saw what cannot both be there, the surer one is left. Tiles that were not looked at have no
+say.
 """
 import numpy as np
 
@@ -20,7 +21,8 @@ def merge(tiling, parts, scores, rim=2):
 
     Args:
         tiling (Tiling): The image's tiles.
-        parts (Sequence[LocalMasks]): Masks of each tile, on a canvas of its size.
+        parts (Sequence[LocalMasks | None]): Masks of each tile, on a canvas of its size; None for a tile that was not
+            looked at.
         scores (ndarray): float (N,), of all masks, tile by tile.
         rim (int): Pixels from a tile's border within which a mask counts as cut by it.
 
@@ -28,17 +30,26 @@ def merge(tiling, parts, scores, rim=2):
         tuple[LocalMasks, ndarray]: K masks on a canvas of the image's size; and int64 (K,), ascending, which of the N
             masks each is, or has most of. Empty ones are left out.
     """
-    masks, tiles = _on_one_canvas(tiling, parts)
-    found = np.flatnonzero(masks.boxes[:, 2] > 0)
-    masks, tiles, scores = masks[found], tiles[found], np.asarray(scores, np.float64)[found]
+    seen = np.array([part is not None for part in parts])
+    masks, tiles = _on_one_canvas(tiling, parts, np.flatnonzero(seen))
+    found = np.arange(len(masks))
+    if not masks.boxes[:, 2].all():
+        found = np.flatnonzero(masks.boxes[:, 2])
+        masks, tiles = masks[found], tiles[found]
     if len(tiling.tiles) == 1 or not len(masks):
         return masks, found
+    kept, parted, following = _choose(tiling, masks, tiles, np.asarray(scores, np.float64)[found], seen, rim)
+    masks = _united(masks, following, kept, parted) if parted[kept].any() else masks[kept]
+    return masks, found[kept]
+
+
+def _choose(tiling, masks, tiles, scores, seen, rim):
+    """Which masks are kept, int64 (K,); whether each shows a part of what its group shows; and the groups, as rings."""
     centers = masks.boxes[:, :2] + masks.boxes[:, 2:] / 2
-    owners, cut = tiling.owners(centers), _cut(tiling, masks.boxes, tiles, rim)
+    owners, cut = tiling.owners(centers, seen), _cut(tiling, masks.boxes, tiles, rim)
 
     i, j, shared = overlaps(masks, tiles)
-    windows = np.array(tiling.tiles, np.int64)
-    common = _common(windows[tiles[i]], windows[tiles[j]])
+    common = _common(tiling, tiles[i], tiles[j])
     within_i, within_j = areas_within(masks, i, common), areas_within(masks, j, common)
     union = within_i + within_j - shared
     alike = np.minimum(scores[i], scores[j]) >= _ALIKE * np.maximum(scores[i], scores[j])
@@ -58,31 +69,28 @@ def merge(tiling, parts, scores, rim=2):
     rivals = ~(_sees(following, tiles, i, tiles[j]) | _sees(following, tiles, j, tiles[i]))
     i, j = i[rivals], j[rivals]
     # What the tile that sees most there did not see is no cell as a rule, however many others did, since some have the
-    # same border. But by each other's account, a cell between two tiles may lie where the other tile sees more.
+    # same border. But by each other's account, a cell between tiles may lie where another of them sees more.
     stray = ~_any(following, _sees(following, tiles, np.arange(len(masks)), owners))
     lost = stray.copy()
     lost[i[~stray[j]]], lost[j[~stray[i]]] = False, False  # the tile that sees most has a say in these
-    between = lost[i] & lost[j] & (owners[i] == tiles[j]) & (owners[j] == tiles[i])
     chosen = is_best & ~stray
-    chosen[np.concatenate([i[between], j[between]])] = True
+    first, second = np.concatenate([i, j]), np.concatenate([j, i])
+    between = lost[first] & lost[second] & _sees(following, tiles, second, owners[first])
+    chosen[_without_ends(first[between], second[between])] = True
     # What is left of a cell at a border looks less like one than the whole, which is worth half of the score.
     ranks = _ranks(stray, -scores * np.where(cut & alone, 0.5, 1))
     better, worse = np.where(ranks[i] < ranks[j], (i, j), (j, i))
     _suppress(better, worse, np.argsort(ranks[better]), chosen)
 
-    parted = chosen & cut & ~alone
-    if parted.any():
-        masks = _unite(masks, following, parted)
-    return masks[chosen], found[chosen]
+    return np.flatnonzero(chosen), cut & ~alone, following
 
 
-def _on_one_canvas(tiling, parts):
-    """All masks on the image's canvas, and the tile of each."""
-    tiles = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    boxes = np.concatenate([part.boxes for part in parts]).astype(np.int64)
-    boxes[:, :2] += np.array(tiling.tiles, np.int64)[tiles, :2]
-    boxes[boxes[:, 2] == 0] = 0
-    return LocalMasks(np.concatenate([part.pixels for part in parts]), boxes, tiling.height, tiling.width), tiles
+def _on_one_canvas(tiling, parts, seen):
+    """The masks of all tiles that were seen on the image's canvas, and the tile of each."""
+    canvas = tiling.height, tiling.width
+    moved = [LocalMasks.empty(*canvas)]
+    moved += [parts[tile].expand(*canvas, tiling.tiles[tile].y, tiling.tiles[tile].x) for tile in seen]
+    return LocalMasks.cat(moved), np.repeat(seen, [len(parts[tile]) for tile in seen])
 
 
 def _cut(tiling, boxes, tiles, rim):
@@ -94,8 +102,10 @@ def _cut(tiling, boxes, tiles, rim):
         (high > last - rim) & (last < (tiling.width, tiling.height)))).any(1)
 
 
-def _common(first, second):
-    """What windows have in common: int64 (K, 4)."""
+def _common(tiling, first, second):
+    """The window that both of two tiles show, for K pairs: int64 (K, 4)."""
+    windows = np.array(tiling.tiles, np.int64)
+    first, second = windows[first], windows[second]
     low = np.maximum(first[:, :2], second[:, :2])
     high = np.minimum(first[:, :2] + first[:, 2:], second[:, :2] + second[:, 2:])
     return np.concatenate([low, np.maximum(high - low, 0)], axis=1)
@@ -107,6 +117,13 @@ def _ranks(*keys):
     ranks = np.empty(len(order), np.int64)
     ranks[order] = np.arange(len(order))
     return ranks
+
+
+def _without_ends(first, second):
+    """What leads on for ever, of steps from first to second: int64 (K,)."""
+    while not (goes_on := np.isin(second, first)).all():
+        first, second = first[goes_on], second[goes_on]
+    return first
 
 
 @compiled
@@ -181,35 +198,35 @@ def _suppress(better, worse, order, chosen):
             chosen[worse[k]] = False
 
 
-def _unite(masks, following, parted):
-    """The masks, those that are parted with the pixels of all of their group."""
-    boxes = masks.boxes.copy()
-    members, owners = [], []
-    for i in np.flatnonzero(parted).tolist():
-        group = [i]
-        while (member := int(following[group[-1]])) != i:
+def _united(masks, following, kept, parted):
+    """The masks that are kept, those of them that are parted with the pixels of all of their group."""
+    boxes = masks.boxes[kept]
+    members, places = [], []
+    for place in np.flatnonzero(parted[kept]).tolist():
+        group = [int(kept[place])]
+        while (member := int(following[group[-1]])) != group[0]:
             group.append(member)
         corners = masks.boxes[group]
         low, high = corners[:, :2].min(0), (corners[:, :2] + corners[:, 2:]).max(0)
-        boxes[i] = *low, *(high - low)
+        boxes[place] = *low, *(high - low)
         members += group
-        owners += [i] * len(group)
+        places += [place] * len(group)
     offsets = offsets_of(boxes)
     pixels = np.zeros(offsets[-1], np.uint8)
-    whole = np.flatnonzero(~parted)
-    members, owners = np.concatenate([whole, np.int64(members)]), np.concatenate([whole, np.int64(owners)])
-    _draw(masks.pixels, masks.boxes, masks.offsets, members, owners, pixels, boxes, offsets)
+    whole = np.flatnonzero(~parted[kept])
+    members, places = np.concatenate([kept[whole], np.int64(members)]), np.concatenate([whole, np.int64(places)])
+    _draw(masks.pixels, masks.boxes, masks.offsets, members, places, pixels, boxes, offsets)
     return LocalMasks(pixels, boxes, masks.height, masks.width)
 
 
 @compiled
-def _draw(pixels, boxes, offsets, members, owners, out, out_boxes, out_offsets):
+def _draw(pixels, boxes, offsets, members, places, out, out_boxes, out_offsets):
     for k in range(len(members)):
         x, y, w, h = boxes[members[k]]
-        u, v, width, _ = out_boxes[owners[k]]
+        u, v, width, _ = out_boxes[places[k]]
         source = offsets[members[k]]
         for row in range(y, y + h):
-            target = out_offsets[owners[k]] + (row - v) * width + x - u
+            target = out_offsets[places[k]] + (row - v) * width + x - u
             for column in range(w):
                 out[target + column] |= pixels[source + column]
             source += w

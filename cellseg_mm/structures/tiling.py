@@ -1,5 +1,6 @@
 """Overlapping tiles that cover an image."""
-from itertools import pairwise
+import math
+from itertools import pairwise, product
 from typing import NamedTuple
 
 import numpy as np
@@ -37,22 +38,40 @@ class Tiling:
         if not 0 <= overlap <= size - unit:
             raise UserError(f'tiles of {size} pixels cannot overlap by {overlap}: take larger tiles, or less overlap')
         self.height, self.width, self.size = height, width, size
+        # Of two tiles that show a point, one comes so many after the other along an axis, at the most.
+        self._reach = math.ceil(size / ((size - overlap) // unit * unit))
         self._columns, self._rows = (_starts(length, size, overlap, unit) for length in (width, height))
         self.tiles = [Tile(x, y, min(size, width - x), min(size, height - y)) for y in self._rows
                       for x in self._columns]
 
-    def owners(self, points):
+    def owners(self, points, seen=None):
         """The tile that sees most around each point: the one whose inner borders are farthest away.
 
         Args:
             points (ndarray): float (N, 2), x and y in pixels of the image.
+            seen (ndarray, optional): bool (T,), the tiles that count, of which each point lies in one; by default all.
 
         Returns:
             ndarray: int64 (N,), indices of tiles.
         """
         column, row = (np.searchsorted(_middles(starts, self.size), points[:, axis], side='right')
                        for axis, starts in enumerate((self._columns, self._rows)))
-        return row * len(self._columns) + column
+        owners = row * len(self._columns) + column
+        if seen is not None:
+            lost = np.flatnonzero(~seen[owners])
+            owners[lost] = self._deepest(points[lost], column[lost], row[lost], seen)
+        return owners
+
+    def _deepest(self, points, column, row, seen):
+        """Of the tiles seen that are near enough to that at (column, row) to show each point, the deepest around it."""
+        best, depths = np.zeros(len(points), np.int64), np.full(len(points), -np.inf)
+        for down, right in product(range(-self._reach, self._reach + 1), repeat=2):
+            x, y = column + right, row + down
+            inside = (x >= 0) & (x < len(self._columns)) & (y >= 0) & (y < len(self._rows))
+            tiles = np.where(inside, y * len(self._columns) + x, 0)
+            deep = np.where(inside & seen[tiles], self.depths(points, tiles), -np.inf)
+            best, depths = np.where(deep > depths, tiles, best), np.maximum(deep, depths)
+        return best
 
     def depths(self, points, tiles):
         """How far points are from the nearest inner border of a tile each, in pixels: float64 (N,); may be infinite."""
