@@ -14,7 +14,7 @@ from cellseg_mm.inference.views import views_of
 from cellseg_mm.io.slide import ArrayImage, open_slide
 from cellseg_mm.structures.cells import Cells
 from cellseg_mm.structures.merging import merge
-from cellseg_mm.structures.overlaps import suppress, without_overlap
+from cellseg_mm.structures.overlaps import distinct
 from cellseg_mm.structures.tiling import Tiling
 
 _TILE, _OVERLAP = 1024, 192  # pixels of the network's input
@@ -208,9 +208,8 @@ class Predictor:
     def confident(self, cells):
         """Those of a score at or above the threshold of their class, each once, no two on one pixel; none is empty."""
         cells = cells[cells.scores >= self.thresholds[cells.labels]]
-        cells = cells[suppress(cells.masks, cells.scores)]
-        masks = without_overlap(cells.masks, cells.scores)
-        return Cells(masks, cells.labels, cells.scores)[masks.boxes[:, 2] > 0]
+        masks, kept = distinct(cells.masks, cells.scores)
+        return Cells(masks, cells.labels[kept], cells.scores[kept])
 
 
 def _factor(detector, mpp):

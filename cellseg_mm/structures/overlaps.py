@@ -63,6 +63,23 @@ def suppress(masks, scores, iou=0.5):
     return chosen
 
 
+def distinct(masks, scores):
+    """Masks as a label map holds them: of about the same ones only the surest, and no two on one pixel.
+
+    Args:
+        masks (LocalMasks): N masks.
+        scores (ndarray): float (N,).
+
+    Returns:
+        tuple[LocalMasks, ndarray]: K masks, none of them empty, what `suppress` and `without_overlap` leave; and int64
+            (K,), ascending, which of the N each is.
+    """
+    chosen = np.flatnonzero(suppress(masks, scores))
+    masks = without_overlap(masks[chosen], np.asarray(scores)[chosen])
+    filled = masks.boxes[:, 2] > 0
+    return masks[filled], chosen[filled]
+
+
 def without_overlap(masks, scores):
     """Give each pixel to one mask only.
 

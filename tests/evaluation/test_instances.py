@@ -97,6 +97,16 @@ def test_confident_predictions_are_above_their_class_threshold_and_do_not_overla
     assert pair.predicted.masks.boxes.tolist() == [[0, 0, 3, 6], [3, 0, 6, 6]]
 
 
+def test_a_cell_that_was_found_twice_is_there_once_as_the_surer_class():
+    # Less than the 20 x 4 pixels of which the lower ones would be left as a cell of their own.
+    results = [annotation(box(0, 0, 20, 10), 1, score=0.6), annotation(box(0, 2, 20, 12), 7, score=0.8),
+               annotation(box(0, 14, 20, 3), 1, score=0.5)]
+    pair = scene([], results)[0].confident([0.5, 0.5])
+    assert pair.predicted.scores.tolist() == [0.8, 0.5]
+    assert pair.predicted.labels.tolist() == [1, 0]
+    assert pair.predicted.masks.boxes.tolist() == [[0, 2, 20, 12], [0, 14, 20, 3]]
+
+
 def test_confident_pairs_hold_nothing_that_is_to_be_ignored():
     truth = [annotation(box(0, 0, 10, 10), iscrowd=1), annotation(box(15, 0, 4, 4))]
     results = [annotation(box(5, 5, 4, 4), score=1), annotation(box(8, 0, 5, 4), score=1)]

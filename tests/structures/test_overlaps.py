@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellseg_mm.structures.local_masks import LocalMasks
-from cellseg_mm.structures.overlaps import areas_within, intersections, overlaps, suppress, without_overlap
+from cellseg_mm.structures.overlaps import areas_within, distinct, intersections, overlaps, suppress, without_overlap
 
 
 def scene(seed, count, side=60):
@@ -68,6 +68,18 @@ def test_a_pixel_of_several_is_that_of_the_highest_score(masks, seed):
     for i in np.argsort(-scores, kind='stable'):
         np.testing.assert_array_equal(kept[i], masks[i] & ~taken)
         taken |= masks[i]
+
+
+@settings(deadline=None)
+@given(scenes, st.integers(0, 10**6))
+def test_distinct_masks_are_those_chosen_with_the_pixels_they_take(masks, seed):
+    scores = np.random.default_rng(seed).integers(0, 4, len(masks)) / 4
+    found, kept = distinct(LocalMasks.from_bitmaps(masks), scores)
+    chosen = np.flatnonzero(suppress(LocalMasks.from_bitmaps(masks), scores))
+    expected = without_overlap(LocalMasks.from_bitmaps(masks[chosen]), scores[chosen]).to_ndarray()
+    filled = expected.any((1, 2)) if len(expected) else np.zeros(0, bool)
+    np.testing.assert_array_equal(kept, chosen[filled])
+    np.testing.assert_array_equal(found.to_ndarray(), expected[filled])
 
 
 @settings(deadline=None)
