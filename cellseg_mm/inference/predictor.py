@@ -199,10 +199,10 @@ class Predictor:
             Cells: On a canvas of the image's size.
         """
         tiling = plan.tiling
-        parts = [found[number] if number in found else Cells.none(tile.height, tile.width)
-                 for number, tile in enumerate(tiling.tiles)]
-        scores, labels = (np.concatenate([getattr(part, name) for part in parts]) for name in ('scores', 'labels'))
-        masks, kept = merge(tiling, [part.masks for part in parts], scores, plan.rim)
+        by_tile = [Cells.none(tiling.height, tiling.width), *(found[tile] for tile in sorted(found))]
+        scores, labels = (np.concatenate([getattr(part, name) for part in by_tile]) for name in ('scores', 'labels'))
+        masks = [found[tile].masks if tile in found else None for tile in range(len(tiling.tiles))]
+        masks, kept = merge(tiling, masks, scores, plan.rim)
         return Cells(masks, labels[kept], scores[kept])
 
     def confident(self, cells):

@@ -45,6 +45,19 @@ def test_tiles_find_what_the_whole_image_shows(tmp_path, factor, tile, overlap, 
     assert_same_cells(in_batches.detect(image), whole)
 
 
+def test_cells_at_the_border_of_glass_are_found_though_its_tiles_are_skipped(checkpoint):
+    image = np.full((400, 900, 3), 242, np.uint8)
+    image[:, :330] = discs(400, 330)
+    skipping = Predictor(checkpoint, device='cpu', tile=120, overlap=80)
+    looking = Predictor(checkpoint, device='cpu', tile=120, overlap=80, background=True)
+    assert len(skipping.plan(ArrayImage(image)).shown) < 0.6 * len(looking.plan(ArrayImage(image)).shown)
+
+    def on_tissue(cells):
+        return cells[cells.masks.boxes[:, 0] + cells.masks.boxes[:, 2] / 2 < 330]
+
+    assert_same_cells(on_tissue(skipping.detect(image)), on_tissue(looking.detect(image)))
+
+
 def test_a_file_gives_what_its_pixels_give(checkpoint, image, tmp_path):
     write_image(tmp_path / 'a.png', image)
     predictor = Predictor(checkpoint, device='cpu')
@@ -106,6 +119,8 @@ def test_tiny_images_are_predicted(checkpoint, shape, scale):
 
 
 def test_an_image_without_a_cell_has_none(checkpoint):
-    cells = Predictor(checkpoint, device='cpu', tile=100, overlap=40)(np.full((300, 300, 3), 255, np.uint8))
+    predictor = Predictor(checkpoint, device='cpu', tile=100, overlap=40, background=True)
+    predictor.thresholds = np.full(2, 1.0)
+    cells = predictor(np.full((300, 300, 3), 255, np.uint8))
     assert len(cells) == 0
     assert (cells.masks.height, cells.masks.width) == (300, 300)
