@@ -23,7 +23,7 @@ def tissue_tiles(slide, tiling):
         up to 65,536 px               8 px                              10 px
         up to 131,072 px             14 px                   20 px (1 in 50 was missed)
 
-    In larger slides single nuclei are missed.
+    In larger slides single nuclei may be missed, as smaller ones are in these.
 
     Args:
         slide: As `open_slide` gives it.
