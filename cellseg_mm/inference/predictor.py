@@ -15,7 +15,7 @@ from cellseg_mm.io.slide import ArrayImage, open_slide
 from cellseg_mm.structures.cells import Cells
 from cellseg_mm.structures.merging import merge
 from cellseg_mm.structures.overlaps import distinct
-from cellseg_mm.structures.tiling import Tiling
+from cellseg_mm.structures.tiling import Tiling, fitted
 
 _TILE, _OVERLAP = 1024, 192  # pixels of the network's input
 _RIM = 4  # of those, within which a network may end a mask before a tile's border
@@ -150,6 +150,8 @@ class Predictor:
         factors = [self._scale or _factor(detector, mpp or slide.mpp) for detector in self._detectors]
         unit, factors[0] = whole_steps(factors[0], self._detectors[0].stride, self._tile, self._overlap)
         size, overlap = math.floor(self._tile / factors[0]), math.ceil(self._overlap / factors[0])
+        if not self._detectors[0].tiles:  # which cost the same whatever they show
+            size = fitted(slide.height, slide.width, size, overlap, unit)
         return Tiling(slide.height, slide.width, size, overlap, unit), tuple(factors)
 
     def look(self, slide, plan, tiles):

@@ -81,6 +81,28 @@ class Tiling:
         return np.minimum(points - corners[tiles, :2], corners[tiles, 2:] - points).min(1)
 
 
+def fitted(height, width, size, overlap, unit=1):
+    """The smallest tiles that cover an image in no more rows and columns than tiles of `size` do.
+
+    Args:
+        height (int): Rows of the image.
+        width (int): Columns of the image.
+        size (int): Pixels of a tile along each side, at the most.
+        overlap (int): Of `Tiling`, as `unit`.
+        unit (int): See there.
+
+    Returns:
+        int: Pixels of a tile along each side.
+    """
+    sides = [overlap + unit]
+    for length in (height, width):
+        tiles = len(_starts(length, size, overlap, unit))
+        least = max(-(-(length + (tiles - 1) * overlap) // tiles), overlap + unit)
+        sides.append(next((side for side in range(least, size)
+                           if len(_starts(length, side, overlap, unit)) == tiles), size))
+    return max(sides)
+
+
 def _starts(length, size, overlap, unit):
     last = -(-max(length - size, 0) // unit) * unit
     return [*range(0, last, (size - overlap) // unit * unit), last]

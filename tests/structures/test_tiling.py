@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellseg_mm.errors import UserError
-from cellseg_mm.structures.tiling import Tiling
+from cellseg_mm.structures.tiling import Tiling, fitted
 
 
 @st.composite
@@ -89,3 +89,18 @@ def test_tiles_are_all_of_one_size_and_no_more_than_it_takes(height, width):
 def test_tiles_that_cannot_go_on_are_refused(overlap):
     with pytest.raises(UserError, match=f'tiles of 64 pixels cannot overlap by {overlap}'):
         Tiling(500, 500, 64, overlap)
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.sampled_from([1, 7, 16]), st.integers(2, 70), st.data())
+def test_fitted_tiles_are_the_smallest_of_as_many_rows_and_columns(height, width, unit, size, data):
+    size = max(size, unit)
+    overlap = data.draw(st.integers(0, size - unit))
+
+    def counts(size):
+        tiles = Tiling(height, width, size, overlap, unit).tiles
+        return len({tile.y for tile in tiles}), len({tile.x for tile in tiles})
+
+    rows, columns = counts(size)
+    sizes = [side for side in range(overlap + unit, size + 1)
+             if counts(side)[0] <= rows and counts(side)[1] <= columns]
+    assert fitted(height, width, size, overlap, unit) == min(sizes)
