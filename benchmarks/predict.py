@@ -1,7 +1,7 @@
-"""Prediction of a large image, end to end: python benchmarks/predict.py CHECKPOINT [--side 4000] [--stock].
+"""Prediction of a large image, end to end: python benchmarks/predict.py CHECKPOINT [ROOT] [--side 4000] [--stock].
 
-The image is made of CoNSeP's tiles side by side (environment variable CELLSEG_REAL_DATA), or else of generated ones,
-and written as a tiled TIFF; --image takes another. Printed are megapixels per second and what time went to: `read` is
+The image is made of the training images of a data set, side by side, or else of generated ones, and written as a tiled
+TIFF; --image takes another. Printed are megapixels per second and what time went to: `read` is
 what the network waited for, `merge` has suppression and overlaps, `export` the formats that tools/predict.py writes by
 default, and `rest` plans, thumbnails and what is kept of tiles for resuming.
 
@@ -12,7 +12,6 @@ network: its peak, less that of a run which forgets what it finds, each in a pro
 images first, and stopped where it asks for more than the machine has.
 """
 import argparse
-import os
 import tempfile
 import time
 from collections import Counter
@@ -29,17 +28,16 @@ STOCK_SIDES = 1000, 2000
 WRITERS = 'measure', 'write_label_map', 'write_geojson', 'write_csv', 'write_overlay', 'write_viewer'
 
 
-def write_mosaic(path, side):
-    """Write an image of `side` pixels, of tiles side by side."""
+def write_mosaic(path, side, root):
+    """Write an image of `side` pixels, of a data set's images side by side."""
     import tifffile
 
     from cellseg_mm.datasets.synthetic import write_demo_data
     from cellseg_mm.io.image import read_image
     with tempfile.TemporaryDirectory() as folder:
-        files = sorted(Path(os.environ.get('CELLSEG_REAL_DATA', folder)).glob('consep/**/Images/*.png'))
-        if not files:
-            write_demo_data(folder, train=8, test=0)
-            files = sorted(Path(folder).rglob('image.tif'))
+        if root is None:
+            write_demo_data(root := Path(folder), train=8, test=0)
+        files = sorted(root.glob('train/*/image.tif'))
         image, tiles, y = np.empty((side, side, 3), np.uint8), cycle(files), 0
         while y < side:
             x, bottom = 0, side
@@ -105,7 +103,7 @@ def theirs(image, checkpoint, forgets=False):
     for patch in slices.images:
         result = inference_detector(model, np.ascontiguousarray(patch), test_pipeline=pipeline)
         if forgets:
-            result.pred_instances = result.pred_instances[:0]
+            result.pred_instances = result.pred_instances[:1]  # its NMS fails where there is none
         results.append(result)
     times.append(time.perf_counter())
     shape = slices.original_image_height, slices.original_image_width
@@ -144,6 +142,7 @@ def measured(way, image, checkpoint):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkpoint', type=Path)
+    parser.add_argument('root', type=Path, nargs='?', help='a data set, such as CoNSeP in whole tiles')
     parser.add_argument('--image', type=Path, help='in place of one that is made')
     parser.add_argument('--side', type=int, default=4000, help='pixels of the image (default: %(default)s)')
     parser.add_argument('--stock', action='store_true', help='compare with stock MMDetection and SAHI')
@@ -157,7 +156,7 @@ def main():
         for side in (*(STOCK_SIDES if args.stock and not args.image else ()), args.side):
             image = args.image or Path(folder, f'{side}.tif')
             if not args.image:
-                write_mosaic(image, side)
+                write_mosaic(image, side, args.root)
             for name, way in ways.items():
                 found, room = measured(way, image, args.checkpoint)
                 report(f'{side} x {side}' if not args.image else image.stem, name, side, found, room)

@@ -1,7 +1,7 @@
 """Tiles against whole images: python benchmarks/tiling.py CHECKPOINT ROOT [--split val] [--tiles 1024 900].
 
 Of the cells that a model finds in a whole image, the share that it finds in tiles too, with the same class and a mask
-IoU of 0.9 or more; and AP50 both ways. ROOT is a prepared data set with images of several tiles, such as CoNSeP's of
+IoU of 0.9 or more: of those that are sure enough to count, and of all detections; and AP50 both ways. ROOT is a prepared data set with images of several tiles, such as CoNSeP's of
 1000 x 1000 px. The model's limits to how many cells it finds in a view are lifted.
 """
 import argparse
@@ -66,17 +66,20 @@ def main():
     def predicted(**settings):
         predictor, started = Predictor(args.checkpoint, **settings), time.perf_counter()
         found = {image['id']: predictor.detect(args.root / image['file_name']) for image in images}
-        return found, ap50(ground_truth, found, predictor.classes), time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        return (found, {key: predictor.confident(cells) for key, cells in found.items()},
+                ap50(ground_truth, found, predictor.classes), seconds)
 
-    whole, score, seconds = predicted(tile=100_000)
-    count = sum(map(len, whole.values()))
-    print(f'{len(images)} images whole: {count:,} cells, AP50 {score:.4f}, {seconds:.0f} s')
+    def share(whole, tiled):
+        count = sum(map(len, whole.values()))
+        return f'{100 * sum(twins(whole[key], tiled[key]) for key in whole) / count:.2f}% of {count:,}'
+
+    whole, counting, score, seconds = predicted(tile=100_000)
+    print(f'{len(images)} images whole: AP50 {score:.4f}, {seconds:.0f} s', flush=True)
     for tile, overlap in itertools.product(args.tiles, args.overlaps):
-        tiled, other, seconds = predicted(tile=tile, overlap=overlap)
-        alike = sum(twins(whole[key], tiled[key]) for key in whole)
-        print(f'tiles of {tile}, overlap {overlap}: {sum(map(len, tiled.values())):,} cells, '
-              f"{100 * alike / count:.2f}% of the whole images' cells among them, AP50 {other:.4f} "
-              f'({other - score:+.4f}), {seconds:.0f} s')
+        tiled, counted, other, seconds = predicted(tile=tile, overlap=overlap)
+        print(f'tiles of {tile}, overlap {overlap}: found again {share(counting, counted)} cells that count, '
+              f'{share(whole, tiled)} detections; AP50 {other:.4f} ({other - score:+.4f}), {seconds:.0f} s', flush=True)
 
 
 if __name__ == '__main__':
