@@ -1,8 +1,10 @@
 """Tiles against whole images: python benchmarks/tiling.py CHECKPOINT ROOT [--split val] [--tiles 1024 900].
 
 Of the cells that a model finds in a whole image, the share that it finds in tiles too, with the same class and a mask
-IoU of 0.9 or more: of those that are sure enough to count, and of all detections; and AP50 both ways. ROOT is a prepared data set with images of several tiles, such as CoNSeP's of
-1000 x 1000 px. The model's limits to how many cells it finds in a view are lifted.
+IoU of 0.9 or more: of those that are sure enough to count, and of all detections; and AP50 both ways.
+ROOT is a prepared data set with images of several tiles, such as CoNSeP's of 1000 x 1000 px. The model's limits to how
+many cells it finds in a view are lifted to 20,000, and detections below a score of 0.1 are left out, of which there
+would be more. Two-stage models are still held to as many proposals.
 """
 import argparse
 import itertools
@@ -12,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from measure import machine, register
 
-LIMIT = 20_000
+LIMIT, SCORE = 20_000, 0.1
 
 
 def twins(whole, tiled):
@@ -49,11 +51,10 @@ def main():
     build = detector.MODELS.build
 
     def without_limits(model):
-        for part in ('rpn', 'rcnn'):
-            if part in model.test_cfg:
-                model.test_cfg[part].update(max_per_img=LIMIT, **({'nms_pre': LIMIT} if part == 'rpn' else {}))
-        if 'max_per_img' in model.test_cfg:
-            model.test_cfg.update(max_per_img=LIMIT, nms_pre=LIMIT)
+        for part in (model.test_cfg, model.test_cfg.get('rpn'), model.test_cfg.get('rcnn')):
+            lifted = dict(max_per_img=LIMIT, nms_pre=LIMIT, score_thr=SCORE)
+            part = part or {}
+            part.update({key: value for key, value in lifted.items() if key in part})
         return build(model)
 
     detector.MODELS = type('Unlimited', (), {'build': staticmethod(without_limits)})

@@ -10,6 +10,7 @@ _DISK_REMEDIES = {
     errno.EEXIST: 'there is a file of that name: name another folder',
     errno.ENOTDIR: 'a part of that path is a file: name another folder',
     errno.EISDIR: 'this is a folder: name a file',
+    errno.ENAMETOOLONG: 'the name is too long: give it a shorter one',
     errno.ENOENT: 'there is no such file or folder: check the path',
 }
 

@@ -45,22 +45,23 @@ def parse_args():
         parser.error('--mpp is in micrometres per pixel, such as 0.25')
     if args.scale is not None and not 0.001 <= args.scale <= 1000:
         parser.error('--scale must be from 0.001 to 1000')
+    if args.threshold is not None and not 0 <= args.threshold <= 1:
+        parser.error('--score-thr must be from 0 to 1')
     for name in ('tile', 'batch_size'):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f'--{name.replace("_", "-")} must be above 0')
-    if 'all' in args.formats:
-        args.formats = list(FORMATS)
     return args
 
 
 def main():
     args = vars(parse_args())
     from cellseg_mm.engine.prediction import predict_images
+    from cellseg_mm.engine.prediction_folder import as_text
     outcomes = predict_images(args.pop('images'), args.pop('checkpoints'), out := args.pop('out'), **args)
     if not outcomes:
         return 0
-    failed = [outcome for outcome in outcomes if outcome.counts is None]
-    print(f'{len(outcomes) - len(failed)} of {len(outcomes)} images done, {len(failed)} failed; all is in {out}')
+    failed = sum(outcome.counts is None for outcome in outcomes)
+    print(f'{len(outcomes) - failed} of {len(outcomes)} images done, {failed} failed; all is in {as_text(out)}')
     return 1 if failed else 0
 
 

@@ -24,15 +24,15 @@ from cellseg_mm.export.roi import write_rois
 from cellseg_mm.export.table import measure, write_csv, write_parquet
 from cellseg_mm.inference.predictor import Predictor
 from cellseg_mm.inference.tile_store import TileStore
-from cellseg_mm.io.files import delete_partials
+from cellseg_mm.io.files import alone_in, delete_partials
 from cellseg_mm.io.image_list import fingerprint, list_images
 from cellseg_mm.progress import track
-from cellseg_mm.visualization.overlay import class_colours
+from cellseg_mm.visualization.overlay import class_colours, count_of
 from cellseg_mm.visualization.prediction_overlay import write_overlay
 from cellseg_mm.visualization.prediction_page import thumbnail, write_viewer
 
 _FEW = 8  # tiles, of which no progress is shown
-_NOT_IN_PLANS = 'device', 'trusted', 'batch_size'  # they change no result
+_NOT_IN_PLANS = 'device', 'trusted', 'batch_size'  # they are to change no result
 
 
 def predict_images(images, checkpoints, out, *, formats=DEFAULT_FORMATS, mpp=None, threshold=None, overwrite=False,
@@ -46,7 +46,7 @@ def predict_images(images, checkpoints, out, *, formats=DEFAULT_FORMATS, mpp=Non
         images (Sequence[str]): Files, folders and patterns, as `list_images` takes them.
         checkpoints (Sequence[str | Path]): Of `Predictor`.
         out (str | Path): Folder for all that is written; all processes have to see it.
-        formats (Sequence[str]): Of `FORMATS`.
+        formats (Sequence[str]): Of `FORMATS`, or 'all'.
         mpp (float, optional): Micrometres per pixel, in place of what files say.
         threshold (float, optional): The score from which on a cell counts, in place of those beside the checkpoints.
         overwrite (bool): Whether to do again what is done.
@@ -61,27 +61,38 @@ def predict_images(images, checkpoints, out, *, formats=DEFAULT_FORMATS, mpp=Non
         UserError: Before any work is done, for all that the user can mend.
     """
     rank, world = open_process_group(launcher)
+    with ExitStack() as stack:
+        def prepare():
+            if unknown := sorted(set(formats) - {*FORMATS, 'all'}):
+                raise UserError(f'there is no format {", ".join(unknown)}; there are {", ".join(FORMATS)}, and all')
+            paths = list_images(images, FORMATS.values())
+            for path in paths:
+                _check_apart(path.resolve(), Path(out).resolve())
+            model_config = read_model_config(config) if config else None
+            predictor = Predictor(*checkpoints, config=model_config, **settings)
+            if threshold is not None:
+                predictor.thresholds = np.full(len(predictor.classes), threshold)
+            check_work_dir(out, option='--out')
+            if rank == 0:
+                stack.enter_context(alone_in(out))
+            chosen = [name for name in FORMATS if name in formats or 'all' in formats]
+            return paths, _Work(predictor, PredictionFolder(out), chosen, mpp, {
+                'version': __version__, 'checkpoints': list(map(_digest, checkpoints)), 'mpp': mpp,
+                'config': hashlib.sha256(settings_of(model_config).encode()).hexdigest() if config else None,
+                **{name: value for name, value in sorted(settings.items()) if name not in _NOT_IN_PLANS}})
 
-    def prepare():
-        if unknown := sorted(set(formats) - set(FORMATS)):
-            raise UserError(f'there is no format {", ".join(unknown)}; there are {", ".join(FORMATS)}')
-        paths = list_images(images, FORMATS.values())
-        for path in paths:
-            if path.resolve().parent == Path(out).resolve():
-                raise UserError(f'{out}: {path} lies there, and what is written could take the place of files beside '
-                                'it: name another folder with --out')
-        model_config = read_model_config(config) if config else None
-        predictor = Predictor(*checkpoints, config=model_config, **settings)
-        if threshold is not None:
-            predictor.thresholds = np.full(len(predictor.classes), threshold)
-        check_work_dir(out, option='--out')
-        return paths, _Work(predictor, PredictionFolder(out), [name for name in FORMATS if name in formats], mpp, {
-            'version': __version__, 'checkpoints': list(map(_digest, checkpoints)), 'mpp': mpp,
-            'config': hashlib.sha256(settings_of(model_config).encode()).hexdigest() if config else None,
-            **{name: value for name, value in sorted(settings.items()) if name not in _NOT_IN_PLANS}})
+        paths, work = on_all(prepare, world)
+        return _predict(work, paths, overwrite, rank, world)
 
-    paths, work = on_all(prepare, world)
-    jobs = broadcast(on_all(lambda: work.survey(paths, overwrite) if rank == 0 else None, world), world)
+
+def _check_apart(path, out):
+    if out == path.parent or (path.is_dir() and out.is_relative_to(path)):
+        raise UserError(f'{out}: {path} lies there, and what is written could take the place of its files: name '
+                        'another folder with --out')
+
+
+def _predict(work, paths, overwrite, rank, world):
+    jobs, work.plans = broadcast(on_all(lambda: work.survey(paths, overwrite) if rank == 0 else None, world), world)
     todo, large = [job for job in jobs if job.counts is None], []
     if world > 1:
         sizes = gather([work.count_tiles(job) for job in todo[rank::world]], world)
@@ -101,22 +112,26 @@ def predict_images(images, checkpoints, out, *, formats=DEFAULT_FORMATS, mpp=Non
 
 
 class _Work:
-    """What is to be done with each image, of which an `Outcome` without counts is the job."""
+    """What is to be done with each image, of which an `Outcome` without counts is the job.
+
+    The plans of all images, by name, are made once, since an image may change while it is predicted.
+    """
 
     def __init__(self, predictor, folder, formats, mpp, settings):
-        self.folder, self.classes = folder, predictor.classes
+        self.folder, self.classes, self.plans = folder, predictor.classes, {}
         self._predictor, self._formats, self._mpp, self._settings = predictor, formats, mpp, settings
         self._thresholds = predictor.thresholds.tolist()
 
     def survey(self, paths, overwrite):
-        """All jobs, of which those that are done have counts."""
+        """All jobs, of which those that are done have counts; and the plans of all."""
         delete_partials(self.folder.path)
-        jobs = self.folder.survey(paths, self._plan)
+        jobs, plans = self.folder.survey(paths, self._plan, [FORMATS[name] for name in self._formats])
         if overwrite:
             jobs = [Outcome(job.name, job.path, job.image_id) for job in jobs]
-            for job in jobs:
+        for job in jobs:
+            if overwrite or job.counts is not None:
                 shutil.rmtree(self._tiles(job), ignore_errors=True)
-        return jobs
+        return jobs, plans
 
     def count_tiles(self, job):
         """How many tiles there are of an image; 0 if it cannot be read, which is told when it is predicted."""
@@ -169,13 +184,13 @@ class _Work:
         found = self._predictor.merged(plan, {tile: store.read(tile) for tile in plan.shown})
         cells = self._predictor.confident(found)
         job = replace(job, height=slide.height, width=slide.width, mpp=self._mpp or slide.mpp,
-                      thumbnail=thumbnail(slide))
-        self.folder.begin(job)
-        files = self._write(job, slide, cells, found)
+                      thumbnail=thumbnail(slide), files=[job.name + FORMATS[form] for form in self._formats])
+        kept = self.folder.begin(job, self.plans[job.name])
+        self._write(job, slide, cells, found)
         counts = np.bincount(cells.labels, minlength=len(self.classes)).tolist()
-        outcome = replace(job, files=files, counts=dict(zip(self.classes, counts, strict=True)),
+        outcome = replace(job, files=sorted({*kept, *job.files}), counts=dict(zip(self.classes, counts, strict=True)),
                           note='; '.join(filter(None, [plan.note, '' if plan.shown else 'no tissue was found'])))
-        self.folder.complete(outcome, self._plan(job.path))
+        self.folder.complete(outcome, self.plans[job.name])
         store.delete()
         return outcome
 
@@ -193,22 +208,22 @@ class _Work:
             'coco': lambda path: write_coco(path, [(job.image_id, found)]),
             'overlay': lambda path: write_overlay(path, slide, cells, classes, mpp=mpp),
             'viewer': lambda path: write_viewer(path, slide, cells, classes, self._thresholds, mpp)}
-        files = [job.name + FORMATS[form] for form in self._formats]
-        for form, file in zip(self._formats, files, strict=True):
+        for form, file in zip(self._formats, job.files, strict=True):
             writers[form](self.folder.path / file)
-        return files
 
     def _tiles(self, job):
         return self.folder.path / f'.{job.name}.tiles'
 
     def _store(self, job):
-        plan = self._plan(job.path)
-        return TileStore(self._tiles(job), {key: plan[key] for key in ('image', 'settings')})
+        return TileStore(self._tiles(job), {key: self.plans[job.name][key] for key in ('image', 'settings')})
 
     def _plan(self, path):
-        """What the files of an image depend on, as JSON gives it back."""
-        return json.loads(json.dumps({'image': fingerprint(path), 'settings': self._settings,
-                                      'thresholds': self._thresholds, 'formats': self._formats}))
+        """What the cells of an image depend on, as JSON gives it back."""
+        try:
+            image = fingerprint(path)
+        except OSError:  # it has vanished, or may not be looked at: that is told when it is opened
+            image = [path, None]
+        return json.loads(json.dumps({'image': image, 'settings': self._settings, 'thresholds': self._thresholds}))
 
 
 @contextmanager
@@ -232,12 +247,12 @@ def _told():
 def _said(outcome):
     """Tell what came of an image, in one line."""
     path = Path(outcome.path)
-    path = as_text(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+    path = ' '.join(as_text(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)).split())
     if outcome.counts is None:
         print(as_text(f'{path}: failed: {outcome.note}'), file=sys.stderr, flush=True)
     else:
         classes = ', '.join(f'{count:,} {name}' for name, count in outcome.counts.items() if count)
-        cells = f'{sum(outcome.counts.values()):,} cells' + (f' ({classes})' if classes else '')
+        cells = count_of(sum(outcome.counts.values()), 'cell') + (f' ({classes})' if classes else '')
         print('; '.join(filter(None, [f'{path}: {cells}', outcome.note])), flush=True)
     return outcome
 

@@ -2,7 +2,7 @@
 import os
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
@@ -46,8 +46,8 @@ class Outcome:
 class PredictionFolder:
     """Records of the images that were predicted into a folder, by one call or several.
 
-    A record holds the outcome, and the plan: all that the files of the image depend on. One without a plan was begun,
-    and may stand beside files of another plan.
+    A record holds the outcome, and the plan: all that the cells of the image depend on. One without a plan was begun,
+    and its files may be there or not.
 
     Args:
         path (str | Path): The folder.
@@ -56,35 +56,52 @@ class PredictionFolder:
     def __init__(self, path):
         self.path = Path(path)
 
-    def survey(self, paths, plan_of):
+    def survey(self, paths, plan_of, endings):
         """Name and number images: those that are known keep what they have.
 
         Args:
             paths (Sequence[Path]): The images.
             plan_of (Callable): Gives the plan of a path.
+            endings (Sequence[str]): What the names of the files that are wanted of each end in.
 
         Returns:
-            list[Outcome]: In the order of the paths, with counts if all is done as planned.
+            tuple[list[Outcome], dict[str, dict]]: In the order of the paths, with counts if all is done as planned; and
+                the plan of each, by name.
 
         Raises:
             CellDataError: If a record is none that this version wrote.
         """
         records = self._records()
-        named = {record['outcome'].path: name for name, record in records.items()
-                 if Path(record['outcome'].path).exists()}
+        named = {record['outcome'].path: name for name, record in records.items()}
         following = count(max((record['outcome'].image_id for record in records.values()), default=0) + 1)
-        outcomes = []
+        outcomes, plans = [], {}
         for name, path in zip(_names(paths, named), map(_absolute, paths), strict=True):
-            record = records.get(name)
-            if record and self._is_whole(record) and record['plan'] == plan_of(path):
+            record, plan = records.get(name), plan_of(path)
+            plans[name] = plan
+            if record and record['plan'] == plan and self._is_whole(record) and {
+                    name + ending for ending in endings} <= set(record['outcome'].files):
                 outcomes.append(record['outcome'])
             else:
                 outcomes.append(Outcome(name, path, record['outcome'].image_id if record else next(following)))
-        return outcomes
+        return outcomes, plans
 
-    def begin(self, outcome):
-        """Record that files of an image are about to be written, so that older ones are not taken for them."""
-        self._write(outcome, None)
+    def begin(self, outcome, plan):
+        """Record that files of an image are about to be written, and delete those of another plan.
+
+        Args:
+            outcome (Outcome): With the files that will be written.
+            plan (dict): Of the image.
+
+        Returns:
+            list[str]: Files of this plan that are there already.
+        """
+        record = self._read(outcome.name)
+        before = record['outcome'].files if record else []
+        kept = before if record and record['plan'] == plan else []
+        for file in {*before, *outcome.files} - set(kept):
+            (self.path / file).unlink(missing_ok=True)
+        self._write(replace(outcome, files=[*kept, *outcome.files]), None)
+        return kept
 
     def complete(self, outcome, plan):
         """Record that all files of an image are there."""
@@ -112,18 +129,24 @@ class PredictionFolder:
         write_json(self.path / f'{outcome.name}{_RECORD}', {'plan': plan, 'outcome': asdict(outcome)}, indent=1)
 
     def _records(self):
-        records = {}
-        for path in sorted(self.path.glob(f'*{_RECORD}')):
-            record = read_json(path, 'delete it')
-            try:
-                outcome = Outcome(**record['outcome'])
-                if outcome.name + _RECORD != path.name or not isinstance(record['plan'], dict | None):
-                    raise ValueError('of another name')
-            except (KeyError, TypeError, ValueError) as error:
-                raise CellDataError(path, 'no prediction of this version wrote this',
-                                    'delete it, or name another folder with --out') from error
-            records[outcome.name] = {'plan': record['plan'], 'outcome': outcome}
-        return records
+        names = [path.name.removesuffix(_RECORD) for path in sorted(self.path.glob(f'*{_RECORD}'))]
+        return {name: self._read(name) for name in names}
+
+    def _read(self, name):
+        path = self.path / f'{name}{_RECORD}'
+        if not path.is_file():
+            return None
+        record = read_json(path, 'delete it')
+        try:
+            outcome = Outcome(**record['outcome'])
+            kinds = [(outcome.name, str), (outcome.path, str), (outcome.image_id, int), (outcome.files, list),
+                     (outcome.counts, dict | None), (record['plan'], dict | None)]
+            if outcome.name != name or not all(isinstance(value, kind) for value, kind in kinds):
+                raise ValueError('another form')
+        except (KeyError, TypeError, ValueError) as error:
+            raise CellDataError(path, 'no prediction of this version wrote this',
+                                'delete it, or name another folder with --out') from error
+        return {'plan': record['plan'], 'outcome': outcome}
 
     def _is_whole(self, record):
         return record['plan'] is not None and all((self.path / file).is_file() for file in record['outcome'].files)

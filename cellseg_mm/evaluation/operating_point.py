@@ -82,13 +82,13 @@ def read_thresholds(path, classes):
         dict[str, float]: The threshold of each class, in the order of `classes`.
 
     Raises:
-        CellDataError: If the file cannot be read, is no JSON object of finite numbers, or is of other classes.
+        CellDataError: If the file cannot be read, is no JSON object of numbers from 0 to 1, or is of other classes.
     """
     remedy = 'delete it, and evaluate the checkpoint on the validation split to write it again'
     thresholds = read_json(path, remedy)
     if not isinstance(thresholds, dict) or not all(
-            type(score) in (int, float) and np.isfinite(score) for score in thresholds.values()):
-        raise CellDataError(path, 'this is not a JSON object of one score for each class', remedy)
+            type(score) in (int, float) and 0 <= score <= 1 for score in thresholds.values()):
+        raise CellDataError(path, 'this is not a JSON object of one score from 0 to 1 for each class', remedy)
     if sorted(thresholds) != sorted(classes):
         raise CellDataError(path, f'the thresholds are of the classes {", ".join(thresholds)}; the configuration has '
                             f'{", ".join(classes)}', 'use those of the same model, or delete the file')

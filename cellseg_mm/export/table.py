@@ -68,13 +68,15 @@ def write_csv(path, columns):
         path (str | Path): Where to.
         columns (dict[str, ndarray]): Columns (N,) of numbers or text by name.
     """
-    with atomic_path(path) as partial, csv.CSVWriter(partial, _schema(columns)) as writer:
+    # Opened here, since Arrow takes no names that are no text.
+    with atomic_path(path) as partial, partial.open('wb') as file, csv.CSVWriter(file, _schema(columns)) as writer:
         _write(writer, columns)
 
 
 def write_parquet(path, columns):
     """Write a table as Parquet, whole or not at all; see `write_csv`."""
-    with atomic_path(path) as partial, parquet.ParquetWriter(partial, _schema(columns)) as writer:
+    with atomic_path(path) as partial, partial.open('wb') as file, parquet.ParquetWriter(
+            file, _schema(columns)) as writer:
         _write(writer, columns)
 
 

@@ -110,5 +110,5 @@ def _vote(pixels, boxes, offsets, scores, group, weights, frames, frame_offsets)
         # Sums of the same numbers in another order may differ in their last bits.
         least = 0.5 * weights[g] * (1 - 1e-12)
         for k in range(frame_offsets[g], frame_offsets[g + 1]):
-            out[k] = sums[k] >= least
+            out[k] = sums[k] > 0 and sums[k] >= least
     return out

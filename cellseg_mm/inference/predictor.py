@@ -92,6 +92,8 @@ class Predictor:
         if not 0 <= self._overlap <= self._tile - first.stride:
             raise UserError(f'tiles of {self._tile} pixels cannot overlap by {self._overlap}: take larger tiles, or '
                             f'less overlap; they go on by {first.stride} pixels at the least')
+        if scale:
+            whole_steps(scale, first.stride, self._tile, self._overlap)
         self._scale, self._background, self._batch_size = scale, background, batch_size
 
     def __call__(self, image, mpp=None):

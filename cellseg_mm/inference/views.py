@@ -22,7 +22,8 @@ class View(NamedTuple):
 
     def of(self, image):
         """The image, (H, W, ...), as this view shows it, unscaled."""
-        return np.ascontiguousarray(np.rot90(image[:, ::-1] if self.flip else image, self.turns))
+        # Copied even where it is contiguous: strides along sides of one pixel may be negative, which torch refuses.
+        return np.rot90(image[:, ::-1] if self.flip else image, self.turns).copy()
 
     def undo(self, cells):
         """Cells found in `of(image)`, at its unscaled size, as those of the image."""

@@ -1,11 +1,12 @@
 """Writing files so that an interrupted command leaves no half file, and reading JSON of whatever origin."""
+import fcntl
 import json
 import os
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cellseg_mm.errors import CellDataError
+from cellseg_mm.errors import CellDataError, UserError
 
 
 @contextmanager
@@ -28,6 +29,26 @@ def atomic_path(path):
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone_in(folder):
+    """Keep other processes that ask for this out of a folder, as long as the block runs.
+
+    Raises:
+        UserError: If another process is in it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems know no locks
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(f'{folder}: another process writes there: wait until it is done, or name another '
+                                'folder') from error
+        yield
+    finally:
+        os.close(handle)
 
 
 def delete_partials(folder):

@@ -60,7 +60,7 @@ def fingerprint(path):
     elif path.suffix.lower() in ('.dcm', '.vms', '.vmu'):
         files += path.parent.iterdir()
     digest = hashlib.sha256()
-    for file in sorted(files):
+    for file in sorted(file for file in files if file == path or file.is_file()):
         stat = file.stat()
         digest.update(repr((str(file), stat.st_size, stat.st_mtime_ns)).encode('utf-8', 'surrogateescape'))
     return [str(path), digest.hexdigest()]

@@ -43,6 +43,10 @@ class Tiling:
         self._columns, self._rows = (_starts(length, size, overlap, unit) for length in (width, height))
         self.tiles = [Tile(x, y, min(size, width - x), min(size, height - y)) for y in self._rows
                       for x in self._columns]
+        # Inner borders: float64 (T, 2) each, infinite where there is none.
+        corners = np.array(self.tiles, np.float64)
+        self._first, self._last = corners[:, :2], corners[:, :2] + corners[:, 2:]
+        self._first[self._first == 0], self._last[self._last == (width, height)] = -np.inf, np.inf
 
     def owners(self, points, seen=None):
         """The tile that sees most around each point: the one whose inner borders are farthest away.
@@ -75,10 +79,7 @@ class Tiling:
 
     def depths(self, points, tiles):
         """How far points are from the nearest inner border of a tile each, in pixels: float64 (N,); may be infinite."""
-        corners = np.array([(t.x, t.y, t.x + t.width, t.y + t.height) for t in self.tiles], np.float64)
-        corners[:, :2][corners[:, :2] == 0] = -np.inf
-        corners[:, 2:][corners[:, 2:] == (self.width, self.height)] = np.inf
-        return np.minimum(points - corners[tiles, :2], corners[tiles, 2:] - points).min(1)
+        return np.minimum(points - self._first[tiles], self._last[tiles] - points).min(1)
 
 
 def fitted(height, width, size, overlap, unit=1):

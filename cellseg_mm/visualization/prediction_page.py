@@ -58,8 +58,8 @@ def write_index(path, entries):
 
     Args:
         path (str | Path): Where to.
-        entries (Sequence): Of each image, `name` (str); `counts` (dict[str, int]), cells by class, alike for all, or
-            None where it failed; `note` (str), what there is to say, or why it failed; `files` (Sequence[str]), paths
+        entries (Sequence): Of each image, `name` (str); `counts` (dict[str, int]), cells by class, or None where
+            it failed; `note` (str), what there is to say, or why it failed; `files` (Sequence[str]), paths
             from the page's folder on, of which one that ends in '.html' is linked to; and `thumbnail` (str), as
             `thumbnail` makes it, or ''.
     """
@@ -70,9 +70,9 @@ def write_index(path, entries):
         sections.append(Section('Failed', table(
             ['image', 'reason'], [(entry.name, entry.note) for entry in failed])))
     if done:
-        classes = list(done[0].counts)
+        classes = list(dict.fromkeys(name for entry in done for name in entry.counts))
         notes = any(entry.note for entry in done)
-        rows = [(_name(entry), sum(entry.counts.values()), *(entry.counts[name] for name in classes),
+        rows = [(_name(entry), sum(entry.counts.values()), *(entry.counts.get(name, '') for name in classes),
                  *([entry.note] if notes else [])) for entry in done]
         columns = ['image', 'cells', *classes, *(['note'] if notes else [])]
         sections.append(Section('Images', table(columns, rows, sortable=True)))

@@ -112,3 +112,8 @@ def test_two_cells_of_a_view_stay_two():
 
 def test_nothing_found_anywhere():
     assert len(fuse([Cells.none(9, 9), Cells.none(9, 9)])) == 0
+
+
+def test_masks_of_cells_without_a_score_are_not_their_whole_frames():
+    views = [cells_of([square(5, 5)], scores=[0.0]), cells_of([square(6, 6)], scores=[0.0])]
+    assert fuse(views).masks.areas.max() <= 119

@@ -109,10 +109,10 @@ def test_models_of_other_classes_are_not_fused(checkpoint, tmp_path):
         Predictor(checkpoint, other, device='cpu')
 
 
-@pytest.mark.parametrize('scale', [None, 0.1])
+@pytest.mark.parametrize(('scale', 'views'), [(None, []), (0.1, []), (None, ['turns', 'scales'])])
 @pytest.mark.parametrize('shape', [(1, 1), (3, 200), (40, 31)])
-def test_tiny_images_are_predicted(checkpoint, shape, scale):
-    predictor = Predictor(checkpoint, device='cpu', scale=scale)
+def test_tiny_images_are_predicted(checkpoint, shape, scale, views):
+    predictor = Predictor(checkpoint, device='cpu', scale=scale, views=views)
     assert predictor(np.zeros((*shape, 3), np.uint8)).masks.height == shape[0]
 
 

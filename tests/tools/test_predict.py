@@ -17,6 +17,7 @@ from local_model import discs, local_config, write_checkpoint
 
 from cellseg_mm.engine import prediction
 from cellseg_mm.inference.predictor import Predictor
+from cellseg_mm.io.files import alone_in
 from cellseg_mm.io.image import read_label_map, write_image
 
 
@@ -101,6 +102,8 @@ def test_what_fails_does_not_stop_the_others(call_tool, checkpoint, images, tmp_
     (['{images}', '--config', 'nowhere.py'], 'nowhere.py: there is no such config'),
     (['{images}', '--launcher', 'pytorch'], 'needs torchrun'),
     (['{images}', '--device', 'cuda:77'], 'cuda:77'),
+    (['{images}', '--scale', '1000'], 'take --tile'),
+    (['x' * 300 + '.png'], 'the name is too long'),
 ])
 def test_what_cannot_be_begun_is_told_in_a_line(call_tool, checkpoint, images, tmp_path, arguments, told):
     arguments = [argument.replace('{images}', str(images)) for argument in arguments]
@@ -108,6 +111,15 @@ def test_what_cannot_be_begun_is_told_in_a_line(call_tool, checkpoint, images, t
     assert status == 2
     assert complaints.count('\n') == 1
     assert told in complaints
+
+
+@pytest.mark.parametrize(('option', 'value'), [
+    ('--score-thr', '75'), ('--score-thr', 'nan'), ('--score-thr', '-1'), ('--scale', '0'), ('--scale', '1e-9'),
+    ('--tile', '0'), ('--batch-size', '-1')])
+def test_numbers_that_make_no_sense_are_refused(call_tool, option, value):
+    status, _, complaints = call_tool('predict', 'a.png', '--checkpoint', 'a.pth', option, value)
+    assert status == 2
+    assert f'error: {option} must be ' in complaints
 
 
 @pytest.mark.parametrize('mpp', ['2.5e-7', '250', '0', 'nan'])
@@ -127,15 +139,20 @@ def test_what_is_done_is_left_alone(call_tool, checkpoint, images, tmp_path):
     out = tmp_path / 'out'
     predict(call_tool, checkpoint, images / 'b.png', '--formats', 'csv', 'coco', out=out)
     times = {path: path.stat().st_mtime_ns for path in out.glob('b*')}
-    status, printed, _ = predict(call_tool, checkpoint, images, '--formats', 'csv', 'coco', out=out)
-    assert (status, '2 of 2 images done' in printed) == (0, True)
-    assert times == {path: path.stat().st_mtime_ns for path in out.glob('b*')}
+    for formats in (['csv', 'coco'], ['csv']):
+        status, printed, _ = predict(call_tool, checkpoint, images, '--formats', *formats, out=out)
+        assert (status, '2 of 2 images done' in printed) == (0, True)
+        assert times == {path: path.stat().st_mtime_ns for path in out.glob('b*')}
     # It keeps the number that its results name.
     ids = {Path(image['file_name']).name: image['id']
            for image in json.loads((out / 'images.json').read_text())['images']}
     assert ids == {'b.png': 1, 'a.png': 2}
-    predict(call_tool, checkpoint, images, '--formats', 'csv', out=out)
-    assert times != {path: path.stat().st_mtime_ns for path in out.glob('b*')}
+    # A format more is written beside the others, and not again after that.
+    predict(call_tool, checkpoint, images, '--formats', 'geojson', out=out)
+    times = {path: path.stat().st_mtime_ns for path in out.glob('b*')}
+    assert {path.name for path in times} == {'b.csv', 'b.coco.json', 'b.geojson', 'b.prediction.json'}
+    predict(call_tool, checkpoint, images, '--formats', 'csv', 'geojson', out=out)
+    assert times == {path: path.stat().st_mtime_ns for path in out.glob('b*')}
 
 
 def test_an_image_that_changed_is_done_again(call_tool, checkpoint, images, tmp_path):
@@ -169,7 +186,7 @@ def test_names_that_are_taken_are_told_apart_too(call_tool, checkpoint, tmp_path
 def test_names_that_are_no_text_are_predicted(call_tool, checkpoint, images, tmp_path):
     name = os.fsdecode(b'Pr\xe4parat.png')
     (images / 'a.png').rename(images / name)
-    out = tmp_path / 'out'
+    out = tmp_path / os.fsdecode(b'Erg\xe4nzt')
     status, printed, complaints = predict(call_tool, checkpoint, images / name, '--formats', 'all', out=out)
     assert (status, complaints) == (0, '')
     assert 'Pr?parat.png: ' in printed
@@ -282,6 +299,80 @@ def test_files_of_two_settings_are_not_taken_for_one_prediction(call_tool, check
     assert contents(tmp_path / 'out') == expected
 
 
+def test_no_file_of_other_settings_stays_beside_new_ones(call_tool, checkpoint, images, tmp_path):
+    out = tmp_path / 'out'
+    for formats, threshold in ((['csv', 'coco'], 0.72), (['geojson'], 0.9)):
+        call_tool('predict', images / 'a.png', '--checkpoint', checkpoint, '--out', out, '--device', 'cpu', '--formats',
+                  *formats, '--score-thr', threshold)
+    assert {path.name for path in out.glob('a*')} == {'a.geojson', 'a.prediction.json'}
+
+
+def test_an_image_that_changes_while_it_is_predicted_is_done_again(call_tool, checkpoint, images, tmp_path,
+                                                                   monkeypatch):
+    write = prediction.write_csv
+
+    def write_and_change(path, columns):
+        write(path, columns)
+        write_image(images / 'a.png', discs(150, 160, seed=9))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prediction, 'write_csv', write_and_change)
+        predict(call_tool, checkpoint, images / 'a.png', '--formats', 'csv', out=tmp_path / 'out')
+    before = (tmp_path / 'out/a.csv').read_text()
+    predict(call_tool, checkpoint, images / 'a.png', '--formats', 'csv', out=tmp_path / 'out')
+    assert (tmp_path / 'out/a.csv').read_text() != before
+
+
+def test_a_slide_of_several_files_is_predicted_into_a_folder_beside_it(call_tool, checkpoint, tmp_path):
+    # Whose time changes as tiles are kept there.
+    (tmp_path / 'slide').mkdir()
+    (tmp_path / 'slide/a.vms').write_bytes(cv2.imencode('.png', discs(300, 300))[1].tobytes())
+    (tmp_path / 'slide/.#lock').symlink_to('nowhere')
+    status, printed, _ = call_tool('predict', tmp_path / 'slide/a.vms', '--checkpoint', checkpoint, '--out',
+                                   tmp_path / 'slide/predictions', *SMALL_TILES)
+    assert (status, '1 of 1 images done' in printed) == (0, True)
+
+
+def test_nothing_is_written_into_an_image_that_is_a_folder(call_tool, checkpoint, tmp_path):
+    (tmp_path / 'a.zarr').mkdir()
+    status, _, complaints = predict(call_tool, checkpoint, tmp_path / 'a.zarr', out=tmp_path / 'a.zarr/out')
+    assert status == 2
+    assert 'name another folder with --out' in complaints
+    assert not list((tmp_path / 'a.zarr').iterdir())
+
+
+def test_an_image_that_was_moved_away_keeps_its_name_and_files(call_tool, checkpoint, images, tmp_path):
+    predict(call_tool, checkpoint, images / 'a.png', '--formats', 'csv', out=tmp_path / 'out')
+    before = (tmp_path / 'out/a.csv').read_text()
+    (tmp_path / 'other').mkdir()
+    (images / 'a.png').rename(tmp_path / 'moved.png')
+    (images / 'b.png').rename(tmp_path / 'other/a.png')
+    predict(call_tool, checkpoint, tmp_path / 'other/a.png', '--formats', 'csv', out=tmp_path / 'out')
+    assert (tmp_path / 'out/a.csv').read_text() == before
+    assert (tmp_path / 'out/other_a.csv').is_file()
+
+
+def test_two_predictions_at_once_do_not_share_a_folder(call_tool, checkpoint, images, tmp_path):
+    (tmp_path / 'out').mkdir()
+    with alone_in(tmp_path / 'out'):
+        status, _, complaints = predict(call_tool, checkpoint, images, out=tmp_path / 'out')
+    assert status == 2
+    assert 'another process writes there' in complaints
+    assert predict(call_tool, checkpoint, images, '--formats', 'csv', out=tmp_path / 'out')[0] == 0
+
+
+def test_models_of_other_classes_may_share_a_folder(call_tool, checkpoint, images, tmp_path):
+    other = write_checkpoint(tmp_path / 'other.pth', classes=('x', 'y'))
+    predict(call_tool, checkpoint, images / 'a.png', '--formats', 'coco', out=tmp_path / 'out')
+    status, _, complaints = predict(call_tool, other, images / 'b.png', '--formats', 'coco', out=tmp_path / 'out')
+    assert (status, complaints) == (0, '')
+    index = (tmp_path / 'out/index.html').read_text()
+    assert all(f'>{name}' in index for name in ('round', 'long', 'x', 'y'))
+    listed = json.loads((tmp_path / 'out/images.json').read_text())
+    assert [Path(image['file_name']).name for image in listed['images']] == ['b.png']
+    assert [category['name'] for category in listed['categories']] == ['x', 'y']
+
+
 def test_what_depends_on_a_config_is_done_again_where_that_changed(call_tool, checkpoint, images, tmp_path):
     def found(threshold):
         config = local_config(score_thr=threshold)
@@ -335,7 +426,11 @@ def test_links_are_named_as_they_are_called(call_tool, checkpoint, images, tmp_p
     assert (tmp_path / 'out/patient7.csv').is_file()
 
 
-@pytest.mark.parametrize('record', ['', '[]', '{}', '{"plan": null, "outcome": {"name": "b"}}', 'null'])
+@pytest.mark.parametrize('record', [
+    '', '[]', '{}', '{"plan": null, "outcome": {"name": "b"}}', 'null',
+    '{"plan": null, "outcome": {"name": "b", "path": 5, "image_id": 1}}',
+    '{"plan": null, "outcome": {"name": "b", "path": "b.png", "image_id": "q"}}',
+    '{"plan": null, "outcome": {"name": "b", "path": "b.png", "image_id": 1, "files": 5}}'])
 def test_a_record_of_something_else_is_told_before_any_work(call_tool, checkpoint, images, tmp_path, record):
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out/b.prediction.json').write_text(record)
