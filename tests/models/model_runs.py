@@ -1,7 +1,5 @@
 """Models of the configs, and data to train them on for a step or some."""
 import importlib.util
-import os
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -50,10 +48,11 @@ def dense_scene(cells=300, side=400):
 
     CoNSeP's densest training tile; cells that the window cuts are among them.
     """
-    path = Path(os.environ['CELLSEG_REAL_DATA'], 'build_hw3_layout.py')
+    path = REPOSITORY / 'benchmarks/consep.py'
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    layout = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(layout)
+    consep = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(consep)
+    layout = consep.load()
     tiles = [layout.read_tile('train', name) for name in layout.tile_names('train')]
     image, instances, classes = max(tiles, key=lambda tile: len(np.unique(tile[1])))
     windows = (np.s_[row:row + side, column:column + side]
