@@ -100,6 +100,8 @@ def _predict(work, paths, overwrite, rank, world):
                   for job, tiles in zip(todo[first::world], counts, strict=True) if tiles >= 2 * world}
         large, todo = ([job for job in todo if (job.name in shared) == chosen] for chosen in (True, False))
 
+    if rank == 0 and work.note and any(job.counts is None for job in jobs):
+        print(work.note, flush=True)
     outcomes = [outcome for job in large for outcome in work.predict_together(job, rank, world)]
     mine = [_said(work.predict(job)) for job in todo[rank::world]]
     outcomes += [outcome for part in gather(mine, world) for outcome in part]
@@ -118,7 +120,7 @@ class _Work:
     """
 
     def __init__(self, predictor, folder, formats, mpp, settings):
-        self.folder, self.classes, self.plans = folder, predictor.classes, {}
+        self.folder, self.classes, self.note, self.plans = folder, predictor.classes, predictor.note, {}
         self._predictor, self._formats, self._mpp, self._settings = predictor, formats, mpp, settings
         self._thresholds = predictor.thresholds.tolist()
 

@@ -69,6 +69,7 @@ class Predictor:
         classes (tuple[str]): Names of the classes, which labels count.
         thresholds (ndarray): float64 (C,), of each class the score from which on a cell counts: the mean of those
             beside the checkpoints. May be set.
+        note (str): What there is to say of all images, or nothing.
 
     Raises:
         UserError: If a checkpoint cannot be used, or those of several do not fit.
@@ -95,6 +96,8 @@ class Predictor:
         if scale:
             whole_steps(scale, first.stride, self._tile, self._overlap)
         self._scale, self._background, self._batch_size = scale, background, batch_size
+        self.note = '' if scale or first.mpp else (
+            'the checkpoint does not tell the pixel size of its training: all images are taken to be of the same')
 
     def __call__(self, image, mpp=None):
         """The cells of an image that count: sure enough, each once, no two on one pixel.
@@ -230,9 +233,7 @@ def _factor(detector, mpp):
 
 
 def _note(detector, mpp, scale):
-    if scale or (mpp and detector.mpp):
+    if scale or mpp or not detector.mpp:
         return ''
-    if detector.mpp:
-        return (f'its pixel size is unknown, and taken to be {detector.mpp:g} µm, which the model was trained on; give '
-                'it by --mpp')
-    return 'the pixel size of the training is unknown: the image is taken to be of the same'
+    return (f'its pixel size is unknown, and taken to be {detector.mpp:g} µm, which the model was trained on; give it '
+            'by --mpp')

@@ -71,11 +71,13 @@ def write_index(path, entries):
             ['image', 'reason'], [(entry.name, entry.note) for entry in failed])))
     if done:
         classes = list(dict.fromkeys(name for entry in done for name in entry.counts))
-        notes = any(entry.note for entry in done)
+        same = {entry.note for entry in done}
+        notes = len(same) > 1
         rows = [(_name(entry), sum(entry.counts.values()), *(entry.counts.get(name, '') for name in classes),
                  *([entry.note] if notes else [])) for entry in done]
         columns = ['image', 'cells', *classes, *(['note'] if notes else [])]
-        sections.append(Section('Images', table(columns, rows, sortable=True)))
+        said = paragraph(f'Of all images: {same.pop()}.') if not notes and any(same) else ''
+        sections.append(Section('Images', said + table(columns, rows, sortable=True)))
     if not entries:
         sections.append(Section('', paragraph('There is no image.')))
     facts = [count_of(len(entries), 'image')] + ([f'{len(failed):,} failed'] if failed else [])

@@ -81,6 +81,7 @@ def test_an_image_of_other_pixels_is_scaled_to_those_of_the_training(checkpoint,
     plan = predictor.plan(ArrayImage(image))
     assert plan.factors == (1.0, )
     assert 'its pixel size is unknown, and taken to be 0.5 µm' in plan.note
+    assert not predictor.note
 
 
 def test_pixels_far_from_the_trainings_are_refused(checkpoint, image):

@@ -502,6 +502,17 @@ def test_the_pixel_size_decides_how_large_cells_are_seen(call_tool, checkpoint, 
     assert sizes[2] is None
 
 
+def test_a_pixel_size_that_the_checkpoint_does_not_tell_is_missed_once(call_tool, images, tmp_path):
+    path = write_checkpoint(tmp_path / 'a.pth')
+    stored = torch.load(path, weights_only=True)
+    del stored['meta']['dataset_meta']['mpp']
+    torch.save(stored, path)
+    _, printed, _ = predict(call_tool, path, images, '--formats', 'csv', out=tmp_path / 'out')
+    assert printed.count('does not tell the pixel size of its training') == 1
+    _, printed, _ = predict(call_tool, path, images, '--formats', 'csv', '--scale', '1', out=tmp_path / 'scaled')
+    assert 'pixel size' not in printed
+
+
 TORCHRUN = sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2'
 
 

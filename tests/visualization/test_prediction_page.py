@@ -380,6 +380,13 @@ def test_notes_of_images_are_told(index):
     assert [row[-1] for row in rows(page)] == ['its pixel size is unknown', '']
 
 
+def test_what_is_said_of_all_images_is_said_once(index):
+    page = index(entry('a', note='its pixel size is unknown'), entry('b', note='its pixel size is unknown'))
+    text = page.inner_text('body')
+    assert text.count('its pixel size is unknown') == 1
+    assert 'Of all images: its pixel size is unknown.' in text
+
+
 @pytest.mark.parametrize('name', [HOSTILE.replace('/', '|'), 'javascript:alert(1)', 'a?b#c %41 ü', '..'])
 def test_names_in_a_batch_are_text_and_their_pages_files_beside_it(index, tmp_path, name):
     page = index(entry(name), entry(name, None, name))
