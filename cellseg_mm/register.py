@@ -1,7 +1,15 @@
 """Registers the project's classes with MMDetection; configs name this module in `custom_imports`."""
 from cellseg_mm.datasets import budget_sampler, cell_dataset  # noqa: F401
 from cellseg_mm.datasets.transforms import loading  # noqa: F401
-from cellseg_mm.engine import amp, budget, checkpoint_hook, epoch_loss_hook, layer_decay, seeding  # noqa: F401
+from cellseg_mm.engine import (  # noqa: F401
+    amp,
+    budget,
+    checkpoint_hook,
+    epoch_loss_hook,
+    layer_decay,
+    logger_hook,
+    seeding,
+)
 from cellseg_mm.evaluation import cell_metric, submission  # noqa: F401
 from cellseg_mm.models.backbones import timm_backbone  # noqa: F401
 from cellseg_mm.models.dense_heads import (  # noqa: F401

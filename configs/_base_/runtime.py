@@ -4,7 +4,7 @@ custom_imports = dict(imports=['cellseg_mm.register'], allow_failed_imports=Fals
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=20),
+    logger=dict(type='MasterLoggerHook', interval=20),
     param_scheduler=dict(type='ParamSchedulerHook'),
     epoch_loss=dict(type='EpochLossHook'),
     checkpoint=dict(type='EpochCheckpointHook', save_best='cells/AP50_dense'),
