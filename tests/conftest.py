@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from browser import launched
 from hypothesis import settings
 
 import cellseg_mm  # noqa: F401 -- before any MMDetection, which keeps in mind whether mmcv has its ops
@@ -49,6 +50,13 @@ def tiny_config(tiny_data):
     """A config that trains on `tiny_data` in seconds."""
     from cellseg_mm.engine.config import load_config
     return load_config(TINY_CONFIG, {'data_root': str(tiny_data)})
+
+
+@pytest.fixture(scope='module')
+def chromium():
+    """A browser for the pages of a module."""
+    with launched() as browser:
+        yield browser
 
 
 @pytest.fixture

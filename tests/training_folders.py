@@ -83,3 +83,14 @@ def write_log(work, classes, epochs, stamp='20260105_083000', validated=True, fi
     path = work / stamp / 'vis_data' / 'scalars.json'
     path.parent.mkdir(parents=True)
     path.write_text(''.join(f'{json.dumps(record)}\n' for record in records))
+
+
+def keep_images(root, split, number):
+    """Leave the first images of a split of a prepared data set, and return their names."""
+    path = root / f'annotations/{split}.json'
+    annotations = json.loads(path.read_text())
+    annotations['images'] = annotations['images'][:number]
+    ids = {image['id'] for image in annotations['images']}
+    annotations['annotations'] = [one for one in annotations['annotations'] if one['image_id'] in ids]
+    path.write_text(json.dumps(annotations))
+    return [image['file_name'] for image in annotations['images']]

@@ -10,8 +10,8 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description='Find the cells of images of any size, whole slides too, and write them for other programs. Each '
         'image is done for itself: one that fails does not stop the others. Stopped or killed, the same command goes '
-        'on from there, tile by tile. Exit status: 0, or 1 where images failed and others were done, or 2 where no '
-        'work was begun.')
+        'on from there, tile by tile. Exit status: 0, or 1 where images failed, or 2 where no work was begun, '
+        'or the lists of all images could not be written.')
     parser.add_argument('images', nargs='+', metavar='IMAGES', help='image files (TIFF, PNG, JPEG, SVS, NDPI, '
                         'OME-TIFF, Zarr), folders of them, or quoted patterns such as "slides/*.svs"')
     parser.add_argument('--checkpoint', nargs='+', required=True, metavar='FILE', dest='checkpoints',

@@ -60,12 +60,11 @@ def delete_partials(folder):
 
 
 def _runs(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):  # another user's, or no number of a process
-        pass
+    with suppress(PermissionError, OverflowError):  # another user's, or no number of a process
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
     return True
 
 

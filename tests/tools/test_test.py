@@ -7,6 +7,7 @@ import cv2
 import pytest
 import torch
 from conftest import REPOSITORY, TINY_CONFIG, run_tool
+from training_folders import keep_images
 
 # Calls a command line once for each list of arguments, in the processes that torchrun has started.
 SEVERAL_CALLS = """
@@ -110,16 +111,6 @@ def test_a_model_that_finds_nothing_scores_zero_and_cannot_be_submitted(call_too
     assert status == 2
     assert 'it holds no cell at all' in errors.splitlines()[-1]
     assert not (tmp_path / 'test-results.json').exists()
-
-
-def keep_images(root, split, number):
-    """Leave the first images of a split."""
-    path = root / f'annotations/{split}.json'
-    annotations = json.loads(path.read_text())
-    annotations['images'] = annotations['images'][:number]
-    ids = {image['id'] for image in annotations['images']}
-    annotations['annotations'] = [one for one in annotations['annotations'] if one['image_id'] in ids]
-    path.write_text(json.dumps(annotations))
 
 
 def outcome(work_dir):

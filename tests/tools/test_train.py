@@ -16,6 +16,7 @@ from conftest import REPOSITORY, TINY_CONFIG, run_tool
 from mmdet.registry import DATASETS, MODELS
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
+from training_folders import keep_images
 
 from cellseg_mm.engine.config import load_config
 from cellseg_mm.engine.epoch_loss_hook import validation_losses
@@ -318,16 +319,11 @@ def test_a_step_of_two_processes_is_by_the_mean_of_their_gradients(trained, tiny
         torch.testing.assert_close(checkpoint['state_dict'][name], start[name] - 0.1 * mean, rtol=1e-6, atol=1e-8)
 
 
-def keep_images(root, split, number, inverted):
+def keep_and_invert(root, split, number, inverted):
     """Leave the first images of a split, and invert some of them."""
-    path = root / f'annotations/{split}.json'
-    annotations = json.loads(path.read_text())
-    annotations['images'] = annotations['images'][:number]
-    ids = {image['id'] for image in annotations['images']}
-    annotations['annotations'] = [one for one in annotations['annotations'] if one['image_id'] in ids]
-    path.write_text(json.dumps(annotations))
+    names = keep_images(root, split, number)
     for index in inverted:
-        image = root / annotations['images'][index]['file_name']
+        image = root / names[index]
         tifffile.imwrite(image, 255 - tifffile.imread(image)[..., :3], photometric='rgb')
 
 
@@ -336,8 +332,8 @@ def test_a_training_of_two_processes_ends_within_the_spread_of_one(tiny_data, tm
     # The second process sees all inverted images: who learns from the first's alone ends with more than twice the loss.
     data, path = tmp_path / 'data', tmp_path / 'shared_out.py'
     shutil.copytree(tiny_data, data)
-    keep_images(data, 'train', 4, inverted=(1, 3))
-    keep_images(data, 'val', 3, inverted=(0, 2))
+    keep_and_invert(data, 'train', 4, inverted=(1, 3))
+    keep_and_invert(data, 'val', 3, inverted=(0, 2))
     path.write_text(SHARED_OUT)
 
     def final_loss(name, seed, *options, **launch):

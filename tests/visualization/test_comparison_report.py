@@ -9,7 +9,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from browser import launched, opened
+from browser import opened
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -91,12 +91,6 @@ def made():
             'budget': {'iterations': 600, 'minutes': None, 'seed': 0},
             'hardware': {'processor': 'Chip', 'cores': 2, 'memory_gb': 8.0, 'gpus': []}, 'versions': {'torch': '2'},
             'notes': ['first: <said> of it.'], 'rows': rows}, evidences
-
-
-@pytest.fixture(scope='module')
-def chromium():
-    with launched() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from browser import launched, opened
+from browser import opened
 
 from cellseg_mm.io.slide import ArrayImage
 from cellseg_mm.structures.cells import Cells
@@ -18,12 +18,6 @@ from cellseg_mm.visualization.prediction_page import thumbnail, write_index, wri
 
 CLASSES = ['round', 'flat']
 HOSTILE = '</script><b onclick="x">&amp;"\'{{ 1 }}<!--'
-
-
-@pytest.fixture(scope='module')
-def chromium():
-    with launched() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from browser import launched, opened
+from browser import opened
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -97,12 +97,6 @@ def test_cells_are_found_missed_spurious_or_confused():
 def test_no_cells_compare():
     none = instances(LocalMasks.empty(5, 5))
     assert [pane.statuses for pane in compared(pair_of(none, none))] == [[], []]
-
-
-@pytest.fixture(scope='module')
-def chromium():
-    with launched() as browser:
-        yield browser
 
 
 @pytest.fixture
