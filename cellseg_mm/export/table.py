@@ -5,12 +5,8 @@ from pyarrow import csv, parquet
 
 from cellseg_mm.io.files import atomic_path
 from cellseg_mm.structures.measurements import mean_colors, shapes
+from cellseg_mm.structures.stains import DENSITIES, STAINS
 
-# Ruifrok and Johnston, 'Quantification of histochemical staining by color deconvolution', Anal Quant Cytol Histol 23
-# (2001) 291-299: red, green and blue of the optical density of hematoxylin, eosin and DAB.
-_STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
-# Black is as dense as a transmission of this, which counts as 1: the unit of scikit-image's `rgb2hed`.
-_BLACK = 1e-6
 _ROWS = 2**16
 
 
@@ -39,11 +35,9 @@ def measure(cells, classes, image, mpp=None):
     """
     found = shapes(cells.masks)
     lengths = {name: getattr(found, name) for name in ('perimeter', 'major_axis', 'minor_axis')}
-    values = np.arange(256) / 255
-    densities = np.log(np.maximum(values, _BLACK)) / np.log(_BLACK)
     # Linear in optical density, so that the stains' means are those of the mean density.
-    colors, density = mean_colors(image, cells.masks, np.stack([255 * values, densities]))[..., ::-1].swapaxes(0, 1)
-    stains = density @ np.linalg.inv(_STAINS)
+    colors, density = mean_colors(image, cells.masks, np.stack([np.arange(256.0), DENSITIES]))[..., ::-1].swapaxes(0, 1)
+    stains = density @ np.linalg.inv(STAINS)
 
     columns = {'cell': np.arange(1, len(cells) + 1), 'class': np.array(classes, str)[cells.labels],
                'score': cells.scores, 'x_px': found.x, 'y_px': found.y}
