@@ -3,7 +3,7 @@
 The image is made of the training images of a data set, side by side, or else of generated ones, and written as a tiled
 TIFF; --image takes another. Printed are megapixels per second and what time went to: `read` is
 what the network waited for, `merge` has suppression and overlaps, `export` the formats that tools/predict.py writes by
-default, and `rest` plans, thumbnails and what is kept of tiles for resuming.
+default, and `rest` plans, thumbnails and what is kept of tiles for resuming. `mixed` computes in mixed precision.
 
 --stock predicts the same image as MMDetection's `large_image_demo.py` does, with the same weights in MMDetection's own
 classes: SAHI (pip install sahi) cuts patches of 640 px that overlap by a quarter, each cell gets a canvas of the image,
@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def write_mosaic(path, side, root):
     tifffile.imwrite(path, image[..., ::-1], tile=(512, 512), compression='deflate', photometric='rgb')
 
 
-def ours(image, checkpoint, forgets=False):
+def ours(image, checkpoint, forgets=False, amp=False):
     """Seconds by what they went to, and how many cells were found."""
     from cellseg_mm.engine import prediction
     from cellseg_mm.inference.detector import Detector
@@ -70,7 +71,7 @@ def ours(image, checkpoint, forgets=False):
                                                                                   cells.masks.width))
     with tempfile.TemporaryDirectory() as out:
         started = time.perf_counter()
-        outcome, = prediction.predict_images([str(image)], [checkpoint], out)
+        outcome, = prediction.predict_images([str(image)], [checkpoint], out, amp=amp)
         seconds['all'] = time.perf_counter() - started
     return seconds, sum(outcome.counts.values())
 
@@ -149,7 +150,7 @@ def main():
     args = parser.parse_args()
     register()  # once: the processes below are copies of this one, which computes nothing itself
     print(machine())
-    ways = {'here': ours} | ({'stock': theirs} if args.stock else {})
+    ways = {'here': ours, 'mixed': partial(ours, amp=True)} | ({'stock': theirs} if args.stock else {})
     print(f'{"image":>12} {"":6} {"seconds":>8} {"Mpx/s":>6} {"read":>6} {"network":>8} {"merge":>6} {"export":>7} '
           f'{"rest":>6} {"cells":>7} {"MB beside the network":>22}')
     with tempfile.TemporaryDirectory() as folder:

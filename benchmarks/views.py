@@ -1,10 +1,10 @@
 """What views and ensembles gain and cost: python benchmarks/views.py CHECKPOINT... ROOT [--split val] [--images 6].
 
-The first checkpoint looks at images in each set of views (test-time augmentation), then each of the others in one view,
-and all of them as an ensemble. Printed are AP50 at the dense cap; bPQ and mPQ+ of the cells that count, at the
-thresholds beside the checkpoints and at those of the best F1 on these very images; how many cells count at the former;
-and seconds. ROOT is a prepared data set, of which the images most densely filled with cells are taken: they tell most
-for the time.
+The first checkpoint looks at images in each set of views (test-time augmentation), and in mixed precision, then each of
+the others in one view, and all of them as an ensemble. Printed are AP50 at the dense cap; bPQ and mPQ+ of the cells
+that count, at the thresholds beside the checkpoints and at those of the best F1 on these very images; how many cells
+count at the former; and seconds. ROOT is a prepared data set, of which the images most densely filled with cells are
+taken: they tell most for the time.
 """
 import argparse
 import time
@@ -80,8 +80,8 @@ def main():
                                        predictor.classes)[0]
         return metrics['bPQ'], metrics['mPQ+'], sum(map(len, confident.values()))
 
-    def measured(name, checkpoints, views=()):
-        predictor = module.Predictor(*checkpoints, views=views)
+    def measured(name, checkpoints, **settings):
+        predictor = module.Predictor(*checkpoints, **settings)
         started, detectors.saved = time.perf_counter(), 0.0
         found = {image['id']: predictor.detect(args.root / image['file_name']) for image in images}
         seconds.append(time.perf_counter() - started + detectors.saved)
@@ -102,7 +102,8 @@ def main():
           f'{"time":>6}')
     measured(first.parent.name, [first])
     for name in VIEWS:
-        measured(f'  {name}', [first], [name])
+        measured(f'  {name}', [first], views=[name])
+    measured('  mixed precision', [first], amp=True)
     for checkpoint in args.checkpoints[1:]:
         measured(checkpoint.parent.name, [checkpoint])
     if len(args.checkpoints) > 1:

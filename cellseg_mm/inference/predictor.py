@@ -64,6 +64,7 @@ class Predictor:
         background (bool): Whether tiles without tissue are looked at too.
         batch_size (int): Tiles that are looked at at once.
         trusted (bool): Whether code in the checkpoints may run.
+        amp (bool): Compute in mixed precision, as `Detector` does.
 
     Attributes:
         classes (tuple[str]): Names of the classes, which labels count.
@@ -76,10 +77,10 @@ class Predictor:
     """
 
     def __init__(self, checkpoint, *more, config=None, device=None, views=(), tile=None, overlap=None, scale=None,
-                 background=False, batch_size=1, trusted=False):
+                 background=False, batch_size=1, trusted=False, amp=False):
         checkpoints = checkpoint, *more
         self._views = views_of(views)
-        self._detectors = [Detector(checkpoint, config, device, trusted) for checkpoint in checkpoints]
+        self._detectors = [Detector(checkpoint, config, device, trusted, amp) for checkpoint in checkpoints]
         first = self._detectors[0]
         for checkpoint, detector in zip(checkpoints, self._detectors, strict=True):
             if detector.classes != first.classes:

@@ -8,6 +8,7 @@ from cellseg_mm.inference.predictor import Predictor
 from cellseg_mm.io.image import write_image
 from cellseg_mm.io.slide import ArrayImage
 from cellseg_mm.structures.cells import Cells
+from cellseg_mm.structures.overlaps import intersections
 
 
 @pytest.fixture(scope='module')
@@ -95,6 +96,16 @@ def test_views_of_a_model_are_fused(checkpoint, image):
     found = Predictor(checkpoint, device='cpu', views=['flips']).detect(mirrored)
     turned = Cells(found.masks.flip('horizontal'), found.labels, found.scores)
     assert_same_cells(turned, found)
+
+
+def test_mixed_precision_finds_about_the_same(checkpoint, image):
+    exact, mixed = (Predictor(checkpoint, device='cpu', amp=amp).detect(image) for amp in (False, True))
+    assert not np.isin(mixed.scores, exact.scores).any()
+    i, j, shared = intersections(exact.masks, mixed.masks)
+    # Masks of random weights are close to the threshold in many pixels.
+    alike = (2 * shared >= exact.masks.areas[i] + mixed.masks.areas[j] - shared) & (
+        exact.labels[i] == mixed.labels[j]) & (abs(exact.scores[i] - mixed.scores[j]) < 0.02)
+    assert len(np.unique(i[alike])) > 0.6 * len(exact) > 20
 
 
 def test_models_are_fused(checkpoint, image, tmp_path):
