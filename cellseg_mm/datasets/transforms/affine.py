@@ -1,0 +1,141 @@
+"""Random turns, mirror images and distortions of images of many cells."""
+import cv2
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmcv.transforms.utils import cache_randomness
+from mmdet.registry import TRANSFORMS
+
+from cellseg_mm.datasets.transforms.crop import check_share, keep_visible, record_homography
+from cellseg_mm.errors import UserError
+
+
+@TRANSFORMS.register_module()
+class RandomQuarterTurn(BaseTransform):
+    """Turn the image by quarters and mirror it: each of the 8 ways to lay a square on itself is equally likely.
+
+    Cells have no up and no left. No pixel is interpolated; height and width change places where the turn says so.
+
+    Required keys: `img`, `gt_bboxes`, `gt_masks` (LocalMasks).
+
+    Modified keys: `img`, `img_shape`, `gt_bboxes`, `gt_masks`.
+
+    Added keys: `homography_matrix`.
+    """
+
+    def transform(self, results):
+        quarters, mirrored = self._draw()
+        image, masks = results['img'], results['gt_masks']
+        height, width = image.shape[:2]
+        matrix = np.eye(3)
+        if mirrored:
+            image, masks = image[:, ::-1], masks.flip()
+            matrix = np.float64([[-1, 0, width], [0, 1, 0], [0, 0, 1]])
+        for _ in range(quarters):
+            matrix = [[0, 1, 0], [-1, 0, width], [0, 0, 1]] @ matrix
+            height, width = width, height
+        results['img'] = np.rot90(image, quarters)
+        results['img_shape'] = height, width
+        results['gt_masks'] = masks.rot90(quarters)
+        results['gt_bboxes'].project_(matrix)
+        record_homography(results, matrix)
+        return results
+
+    @cache_randomness
+    def _draw(self):
+        """Quarters to turn counter-clockwise, and whether to mirror left to right before."""
+        return divmod(np.random.randint(8), 2)  # noqa: NPY002 -- MMDetection's source of chance
+
+    def __repr__(self):
+        return f'{type(self).__name__}()'
+
+
+@TRANSFORMS.register_module()
+class RandomCellAffine(BaseTransform):
+    """Turn, scale, shear and move an image on its canvas, each by a random amount.
+
+    What comes in from outside has the image's mean colour, and no cell. The masks are warped with the image, and the
+    boxes are those of the masks: the box of a turned box would be too large. Of cells at the border see `keep_visible`.
+    MMEngine's `RandomApply` leaves some images as they are.
+
+    Args:
+        max_rotation (float): Degrees; the turn is uniform up to it, either way, around the middle.
+        scale_range (tuple[float, float]): The least and the largest factor, as likely below their geometric mean as
+            above.
+        max_shear (float): Degrees below 45; the slant of rows and, separately, of columns is uniform up to it, either
+            way.
+        max_translation (float): Share of width and of height, 0 to 1; the shift is uniform up to it, either way.
+        min_visible (float): Share of its pixels, 0 to 1, that a cell needs on the canvas so as not to be ignored.
+
+    Required keys: `img`, `gt_bboxes`, `gt_bboxes_labels`, `gt_ignore_flags`, `gt_masks` (LocalMasks).
+
+    Modified keys: `img`, `gt_bboxes` (tight around the masks), `gt_bboxes_labels`, `gt_ignore_flags`, `gt_masks`.
+
+    Added keys: `homography_matrix`.
+
+    Raises:
+        UserError: If an argument is out of its range.
+    """
+
+    def __init__(self, max_rotation=15, scale_range=(0.8, 1.25), max_shear=5, max_translation=0.05, min_visible=0.1):
+        if max_rotation < 0 or not 0 <= max_shear < 45:
+            raise UserError('RandomCellAffine: max_rotation is in degrees from 0 on, max_shear from 0 to below 45, not '
+                            f'{max_rotation} and {max_shear}')
+        if len(scale_range) != 2 or not 0 < scale_range[0] <= scale_range[1] < np.inf:
+            raise UserError(f'RandomCellAffine: scale_range is (least, largest), both above 0, not {scale_range}')
+        check_share('RandomCellAffine: max_translation', max_translation)
+        check_share('RandomCellAffine: min_visible', min_visible)
+        self.max_rotation, self.scale_range, self.max_shear = max_rotation, tuple(scale_range), max_shear
+        self.max_translation, self.min_visible = max_translation, min_visible
+
+    def transform(self, results):
+        image = results['img']
+        height, width = image.shape[:2]
+        matrix = self._draw_matrix(height, width)
+        warp = matrix[:2].copy()
+        warp[:, 2] += warp[:, :2] @ (0.5, 0.5) - 0.5  # OpenCV counts from the centre of the first pixel
+        results['img'] = cv2.warpAffine(image, warp, (width, height), borderValue=cv2.mean(image))
+        masks, window = _warp_uncut(results['gt_masks'], warp)
+        keep_visible(results, masks, window, self.min_visible)
+        record_homography(results, matrix)
+        return results
+
+    @cache_randomness
+    def _draw_matrix(self, height, width):
+        """A (3, 3) matrix of coordinates in which the first pixel reaches from 0 to 1."""
+        turn, *slants = np.radians(
+            np.random.uniform(-1, 1, 3) * (self.max_rotation, self.max_shear, self.max_shear))  # noqa: NPY002
+        scale = np.exp(np.random.uniform(*np.log(self.scale_range)))  # noqa: NPY002
+        shift = np.random.uniform(-1, 1, 2) * self.max_translation * (width, height)  # noqa: NPY002
+        rotation = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+        shear = [[1, np.tan(slants[0])], [np.tan(slants[1]), 1]]
+        linear, middle = scale * np.dot(shear, rotation), np.divide([width, height], 2)
+        matrix = np.eye(3)
+        matrix[:2, :2], matrix[:2, 2] = linear, middle + shift - linear @ middle
+        return matrix
+
+    def __repr__(self):
+        return (f'{type(self).__name__}(max_rotation={self.max_rotation}, scale_range={self.scale_range}, '
+                f'max_shear={self.max_shear}, max_translation={self.max_translation}, '
+                f'min_visible={self.min_visible})')
+
+
+def _warp_uncut(masks, warp):
+    """Warp masks on a canvas so large that none is cut.
+
+    Args:
+        masks (LocalMasks): N masks.
+        warp (ndarray): float (2, 3), from and to centres of pixels.
+
+    Returns:
+        tuple[LocalMasks, ndarray]: The masks on the large canvas, and x1, y1, x2, y2 of the former canvas in it.
+    """
+    size = np.int64([masks.width, masks.height])
+    corners = warp[:, :2] @ [[-1, -1, size[0], size[0]], [-1, size[1], -1, size[1]]] + warp[:, 2:]
+    first = np.minimum(np.floor(corners.min(1)).astype(int), 0)
+    last = np.maximum(np.ceil(corners.max(1)).astype(int) + 1, size)
+    width, height = (last - first).tolist()
+    left, top = (-first).tolist()
+    moved = warp.copy()
+    moved[:, 2] += warp[:, :2] @ first - first
+    masks = masks.expand(height, width, top, left)._warp(moved, 0, 'bilinear')
+    return masks, np.concatenate([-first, size - first])
