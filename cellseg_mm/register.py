@@ -1,6 +1,6 @@
 """Registers the project's classes with MMDetection; configs name this module in `custom_imports`."""
 from cellseg_mm.datasets import budget_sampler, cell_dataset  # noqa: F401
-from cellseg_mm.datasets.transforms import copy_paste, loading, optics, stain  # noqa: F401
+from cellseg_mm.datasets.transforms import affine, copy_paste, crop, loading, optics, stain  # noqa: F401
 from cellseg_mm.engine import (  # noqa: F401
     amp,
     budget,
