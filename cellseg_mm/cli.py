@@ -6,7 +6,7 @@ import sys
 import time
 from datetime import timedelta
 
-from cellseg_mm.errors import UserError, disk_remedy
+from cellseg_mm.errors import UserError, disk_remedy, is_out_of_memory
 
 _LOST = 'another process of this run has ended: see what it said'
 _PATIENCE = 5.0  # seconds in which torchrun ends a process that has nothing to tell
@@ -48,7 +48,7 @@ def _mendable(error):
     if type(error).__name__ == 'OutOfMemoryError':
         return ('the GPU has too little memory: try --amp, or a smaller batch by --cfg-options '
                 'train_dataloader.batch_size=1')
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+    if is_out_of_memory(error):
         return ('memory ran out: try smaller images or crops, or a smaller batch by --cfg-options '
                 'train_dataloader.batch_size=1')
     if 'killed by signal: Bus error' in str(error):

@@ -13,6 +13,7 @@ _DISK_REMEDIES = {
     errno.ENAMETOOLONG: 'the name is too long: give it a shorter one',
     errno.ENOENT: 'there is no such file or folder: check the path',
 }
+_OUT_OF_MEMORY = "can't allocate memory", 'Insufficient memory', 'bad_alloc'  # in the words of torch, OpenCV and C++
 
 
 class UserError(Exception):
@@ -22,6 +23,12 @@ class UserError(Exception):
 def disk_remedy(error):
     """What a user can do about an OSError, or None where nothing is known."""
     return _DISK_REMEDIES.get(error.errno)
+
+
+def is_out_of_memory(error):
+    """Whether an exception says that memory ran out, of the machine or of a GPU."""
+    return (isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError'
+            or any(words in str(error) for words in _OUT_OF_MEMORY))
 
 
 def one_line(error):

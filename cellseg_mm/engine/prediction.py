@@ -15,7 +15,7 @@ from cellseg_mm.engine.config import read_model_config, settings_of
 from cellseg_mm.engine.distributed import broadcast, gather, on_all, open_process_group
 from cellseg_mm.engine.prediction_folder import Outcome, PredictionFolder, as_text
 from cellseg_mm.engine.preflight import check_work_dir
-from cellseg_mm.errors import UserError, disk_remedy
+from cellseg_mm.errors import UserError, disk_remedy, is_out_of_memory
 from cellseg_mm.export import DEFAULT_FORMATS, FORMATS
 from cellseg_mm.export.coco import write_coco
 from cellseg_mm.export.geojson import write_geojson
@@ -156,8 +156,9 @@ class _Work:
             with _told() as problem:
                 slide = stack.enter_context(self._predictor.open(job.path))
                 if rank == 0:
-                    plan = self._predictor.plan(slide, self._mpp)
+                    made = self._predictor.plan(slide, self._mpp)
                     self._store(job)  # made by one process, then found by all
+                    plan = made
             plan = broadcast(plan, world)
             if plan is not None and slide is not None:
                 with _told() as problem:
@@ -165,11 +166,13 @@ class _Work:
             problems = [text for text in gather(problem.text, world) if text]
             if rank:
                 return []
-            if not problems:
-                with _told() as problem:
-                    return [_said(self._finish(job, slide, plan))]
-                problems = [problem.text]
-            return [_said(replace(job, note=problems[0]))]
+            outcome = replace(job, note=problems[0]) if problems else self._finished(job, slide, plan)
+            return [_said(outcome)]
+
+    def _finished(self, job, slide, plan):
+        with _told() as problem:
+            return self._finish(job, slide, plan)
+        return replace(job, note=problem.text)
 
     def _look(self, job, slide, plan, rank=0, world=1):
         """Look at every `world`-th tile that has not been looked at."""
@@ -177,7 +180,8 @@ class _Work:
         tiles = [tile for tile in plan.shown[rank::world] if tile not in store]
         # Closed before the slide is, since it reads ahead.
         with closing(self._predictor.look(slide, plan, tiles)) as looked:
-            for tile, cells in track(looked, f'{job.name}: tiles', len(tiles)) if len(tiles) > _FEW else looked:
+            name = ' '.join(job.name.split())
+            for tile, cells in track(looked, f'{name}: tiles', len(tiles)) if len(tiles) > _FEW else looked:
                 store.write(tile, cells)
 
     def _finish(self, job, slide, plan):
@@ -238,12 +242,10 @@ def _told():
         problem.text = ' '.join(str(error).split())
     except OSError as error:
         problem.text = f'{error.filename or "writing"}: {disk_remedy(error) or error.strerror or error}'
-    except MemoryError:
-        problem.text = 'memory ran out: try smaller tiles by --tile'
-    except RuntimeError as error:
-        if type(error).__name__ != 'OutOfMemoryError' and "can't allocate memory" not in str(error):
+    except Exception as error:  # NumPy, torch and OpenCV have one each for this
+        if not is_out_of_memory(error):
             raise
-        problem.text = 'memory ran out: try smaller tiles by --tile, or --batch-size 1'
+        problem.text = 'memory ran out: try smaller tiles by --tile, --batch-size 1, or --amp'
 
 
 def _said(outcome):

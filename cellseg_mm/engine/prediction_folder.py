@@ -46,8 +46,8 @@ class Outcome:
 class PredictionFolder:
     """Records of the images that were predicted into a folder, by one call or several.
 
-    A record holds the outcome, and the plan: all that the cells of the image depend on. One without a plan was begun,
-    and its files may be there or not.
+    A record holds the outcome, and the plan: all that the cells of the image depend on. Where the outcome has no
+    counts, it was begun, and its files may be there or not.
 
     Args:
         path (str | Path): The folder.
@@ -97,10 +97,10 @@ class PredictionFolder:
         """
         record = self._read(outcome.name)
         before = record['outcome'].files if record else []
-        kept = before if record and record['plan'] == plan else []
+        kept = [file for file in before if (self.path / file).is_file()] if record and record['plan'] == plan else []
         for file in {*before, *outcome.files} - set(kept):
             (self.path / file).unlink(missing_ok=True)
-        self._write(replace(outcome, files=[*kept, *outcome.files]), None)
+        self._write(replace(outcome, files=sorted({*kept, *outcome.files}), counts=None), plan)
         return kept
 
     def complete(self, outcome, plan):
@@ -140,7 +140,7 @@ class PredictionFolder:
         try:
             outcome = Outcome(**record['outcome'])
             kinds = [(outcome.name, str), (outcome.path, str), (outcome.image_id, int), (outcome.files, list),
-                     (outcome.counts, dict | None), (record['plan'], dict | None)]
+                     (outcome.counts, dict | None), (record['plan'], dict)]
             if outcome.name != name or not all(isinstance(value, kind) for value, kind in kinds):
                 raise ValueError('another form')
         except (KeyError, TypeError, ValueError) as error:
@@ -149,7 +149,8 @@ class PredictionFolder:
         return {'plan': record['plan'], 'outcome': outcome}
 
     def _is_whole(self, record):
-        return record['plan'] is not None and all((self.path / file).is_file() for file in record['outcome'].files)
+        outcome = record['outcome']
+        return outcome.counts is not None and all((self.path / file).is_file() for file in outcome.files)
 
 
 def as_text(name):

@@ -9,7 +9,7 @@ import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 
-from cellseg_mm.errors import UserError, one_line
+from cellseg_mm.errors import UserError, is_out_of_memory, one_line
 from cellseg_mm.evaluation.operating_point import thresholds_of
 from cellseg_mm.io.raster import PERCENTILES, check_percentiles
 from cellseg_mm.models.checkpoint import (
@@ -80,10 +80,10 @@ class Detector:
         device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
         try:
             self._model.to(device).eval()
+            kind = torch.device(device).type
+            self._precision = torch.autocast(kind, torch.bfloat16 if kind == 'cpu' else torch.float16, enabled=amp)
         except (RuntimeError, AssertionError) as error:
             raise UserError(f'{device}: the model cannot be moved there: {str(error).splitlines()[0]}') from error
-        kind = torch.device(device).type
-        self._precision = torch.autocast(kind, torch.bfloat16 if kind == 'cpu' else torch.float16, enabled=amp)
         if kind == 'cpu':
             self._model.to(memory_format=torch.channels_last)  # the same numbers, sooner
         if amp:
@@ -117,10 +117,10 @@ class Detector:
         try:
             with self._precision:
                 found = self._model.test_step(dict(inputs=inputs, data_samples=samples))
-        except (UserError, MemoryError, torch.AcceleratorError):
+        except (UserError, torch.AcceleratorError):
             raise
         except Exception as error:  # whatever a part makes of settings that only count now
-            if 'memory' in str(error):
+            if is_out_of_memory(error):
                 raise
             raise UserError(f'{self._checkpoint}: its model cannot predict: {type(error).__name__}: {one_line(error)}; '
                             f'{_REMEDY}') from error

@@ -11,6 +11,7 @@ from cellseg_mm.inference.detector import Detector, whole_steps
 from cellseg_mm.inference.fusion import fuse
 from cellseg_mm.inference.tissue import tissue_tiles
 from cellseg_mm.inference.views import views_of
+from cellseg_mm.io.pixel_size import plausible
 from cellseg_mm.io.slide import ArrayImage, open_slide
 from cellseg_mm.structures.cells import Cells
 from cellseg_mm.structures.merging import merge
@@ -19,6 +20,7 @@ from cellseg_mm.structures.tiling import Tiling, fitted
 
 _TILE, _OVERLAP = 1024, 192  # pixels of the network's input
 _RIM = 4  # of those, within which a network may end a mask before a tile's border
+_ENLARGED = 0.001, 1000.0  # by scale
 _SCALES = 0.1, 10.0  # pixel sizes by which an image may differ from the training's
 
 
@@ -79,6 +81,11 @@ class Predictor:
     def __init__(self, checkpoint, *more, config=None, device=None, views=(), tile=None, overlap=None, scale=None,
                  background=False, batch_size=1, trusted=False, amp=False):
         checkpoints = checkpoint, *more
+        for name, value, least in (('tile', tile, 1), ('overlap', overlap, 0), ('batch_size', batch_size, 1)):
+            if value is not None and value < least:
+                raise UserError(f'{name} is {value}, and has to be {least} or more')
+        if scale is not None and not _ENLARGED[0] <= scale <= _ENLARGED[1]:
+            raise UserError(f'scale is {scale}, and has to be from {_ENLARGED[0]:g} to {_ENLARGED[1]:g}')
         self._views = views_of(views)
         self._detectors = [Detector(checkpoint, config, device, trusted, amp) for checkpoint in checkpoints]
         first = self._detectors[0]
@@ -86,6 +93,9 @@ class Predictor:
             if detector.classes != first.classes:
                 raise UserError(f'{checkpoint}: it knows the classes {", ".join(detector.classes)}, {checkpoints[0]} '
                                 f'{", ".join(first.classes)}; models of the same classes can be fused')
+            if detector.percentiles != first.percentiles:
+                raise UserError(f'{checkpoint}: it knows intensities by the percentiles {detector.percentiles}, '
+                                f'{checkpoints[0]} by {first.percentiles}; models of the same percentiles can be fused')
         self.classes = first.classes
         self.thresholds = np.mean([list(detector.thresholds.values()) for detector in self._detectors], axis=0)
         known = first.tiles
@@ -97,8 +107,9 @@ class Predictor:
         if scale:
             whole_steps(scale, first.stride, self._tile, self._overlap)
         self._scale, self._background, self._batch_size = scale, background, batch_size
-        self.note = '' if scale or first.mpp else (
-            'the checkpoint does not tell the pixel size of its training: all images are taken to be of the same')
+        untold = [str(path) for path, one in zip(checkpoints, self._detectors, strict=True) if not one.mpp]
+        self.note = '' if scale or not untold else (
+            f'{", ".join(untold)}: no pixel size of the training is told: all images are taken to be of the same')
 
     def __call__(self, image, mpp=None):
         """The cells of an image that count: sure enough, each once, no two on one pixel.
@@ -115,7 +126,7 @@ class Predictor:
     def detect(self, image, mpp=None):
         """All that is found in an image, doubtful and overlapping cells too, as metrics want it; as `__call__`."""
         if isinstance(image, np.ndarray):
-            return self._detect(ArrayImage(image, mpp))
+            return self._detect(ArrayImage(image), mpp)
         with self.open(image) as slide:
             return self._detect(slide, mpp)
 
@@ -153,6 +164,8 @@ class Predictor:
         Returns:
             tuple[Tiling, tuple[float]]: In pixels of the image; factors.
         """
+        if mpp is not None and not plausible(mpp):
+            raise UserError(f'pixels of {mpp} micrometres are those of no microscope: give mpp such as 0.25')
         factors = [self._scale or _factor(detector, mpp or slide.mpp) for detector in self._detectors]
         unit, factors[0] = whole_steps(factors[0], self._detectors[0].stride, self._tile, self._overlap)
         size, overlap = math.floor(self._tile / factors[0]), math.ceil(self._overlap / factors[0])

@@ -67,11 +67,20 @@ def fingerprint(path):
 
 
 def _images(path, written):
+    try:
+        return _images_of(path, written)
+    except PermissionError as error:
+        raise UserError(f'{error.filename or path} may not be read: change its permissions') from error
+
+
+def _images_of(path, written):
     if path.is_dir() and path.suffix.lower() != '.zarr' and not is_zarr(path):
         found = _known(path.iterdir(), written)
         problem = f'has no image in it; the names of images end in {", ".join(SUFFIXES)}'
-    elif path.exists():
+    elif path.is_file() or path.is_dir():
         return [path]
+    elif path.exists():
+        raise UserError(f'{path} is neither a file nor a folder: save it as one')
     elif any(character in str(path) for character in '*?['):
         # Unlike Path.glob, it takes absolute patterns, and passes over hidden folders.
         found = _known(map(Path, glob(str(path), recursive=True)), written)  # noqa: PTH207
@@ -85,4 +94,5 @@ def _images(path, written):
 
 def _known(paths, written):
     return [path for path in paths if path.suffix.lower() in SUFFIXES and not path.name.startswith('.')
-            and not path.name.endswith(written) and (path.suffix.lower() == '.zarr' or path.is_file())]
+            and not path.name.endswith(written) and (path.suffix.lower() == '.zarr' or path.is_file() or (
+                path.is_symlink() and not path.exists()))]  # a broken link is told when it is opened

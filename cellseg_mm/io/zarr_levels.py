@@ -18,6 +18,9 @@ from cellseg_mm.io.reading import AGAIN
 
 # The most bytes of samples that may have to be decoded for one window of any size.
 _MOST_AT_ONCE = 2**29
+# Bytes of samples that are read whatever the folder holds, and how many a stored byte may stand for beyond: slides may
+# lack the chunks of glass.
+_ALWAYS, _EXPANSION = 2**32, 40_000
 _CHANNELS = ('c', 'channel', 'channels')
 _COLORS = ('s', 'sample', 'samples', 'rgb')
 
@@ -124,6 +127,9 @@ def _level(path, array, names):
     if math.prod(array.chunks) * together * array.dtype.itemsize > _MOST_AT_ONCE:
         raise CellDataError(path, f'is stored in chunks of {" x ".join(map(str, array.chunks))}',
                             'write it in smaller ones, such as 1024 x 1024')
+    claimed = math.prod(array.shape) * array.dtype.itemsize
+    if claimed > _ALWAYS and claimed > _EXPANSION * _stored(path, claimed / _EXPANSION):
+        raise CellDataError(path, f'claims {height} x {width} pixels, more than its bytes can hold', AGAIN)
     kind = 'grey' if count == 1 else 'rgb' if axes.is_color and count == 3 else 'channels'
     chunk_height, chunk_width = min(array.chunks[axes.y], height), min(array.chunks[axes.x], width)
     dtype = array.dtype.newbyteorder('=')
@@ -137,6 +143,16 @@ def _level(path, array, names):
 
     image = ChunkedImage((height, width, count), dtype, (chunk_height, chunk_width), load)
     return Level(height, width, lambda *window: Raster(image.read(*window), kind, 8 * dtype.itemsize))
+
+
+def _stored(path, enough):
+    """Bytes in a folder, counted until they are enough."""
+    size = 0
+    for file in path.rglob('*'):
+        size += file.stat().st_size
+        if size >= enough:
+            break
+    return size
 
 
 def _pixel_size(multiscale, axes, x):

@@ -1,6 +1,7 @@
 """From images to cells, with a model that is small, and untrained."""
 import numpy as np
 import pytest
+import torch
 from local_model import discs, write_checkpoint
 
 from cellseg_mm.errors import UserError
@@ -86,8 +87,8 @@ def test_an_image_of_other_pixels_is_scaled_to_those_of_the_training(checkpoint,
 
 
 def test_pixels_far_from_the_trainings_are_refused(checkpoint, image):
-    with pytest.raises(UserError, match=r'its pixels are 20 µm, the model was trained on 0\.5 µm'):
-        Predictor(checkpoint, device='cpu')(image, mpp=20)
+    with pytest.raises(UserError, match=r'its pixels are 8 µm, the model was trained on 0\.5 µm'):
+        Predictor(checkpoint, device='cpu')(image, mpp=8)
 
 
 def test_views_of_a_model_are_fused(checkpoint, image):
@@ -119,6 +120,36 @@ def test_models_of_other_classes_are_not_fused(checkpoint, tmp_path):
     other = write_checkpoint(tmp_path / 'b.pth', classes=('round', 'square'))
     with pytest.raises(UserError, match=r'it knows the classes round, square, .*a\.pth round, long'):
         Predictor(checkpoint, other, device='cpu')
+
+
+def test_models_that_see_intensities_unlike_are_not_fused(checkpoint, tmp_path):
+    other = torch.load(checkpoint, weights_only=True)
+    other['meta']['cfg'] = other['meta']['cfg'].replace("dict(type='LoadTiffImage')",
+                                                        "dict(type='LoadTiffImage', percentiles=(1, 99))")
+    torch.save(other, tmp_path / 'b.pth')
+    with pytest.raises(UserError, match=r'b\.pth: it knows intensities by the percentiles \(1, 99\), .*0\.1, 99\.9'):
+        Predictor(checkpoint, tmp_path / 'b.pth', device='cpu')
+
+
+@pytest.mark.parametrize(('settings', 'told'), [
+    (dict(batch_size=0), 'batch_size is 0, and has to be 1 or more'), (dict(tile=-5), 'tile is -5'),
+    (dict(overlap=-1), 'overlap is -1, and has to be 0'), (dict(scale=-1.0), 'scale is -1.0'),
+    (dict(scale=float('nan')), 'scale is nan'), (dict(views='spins'), 'no views of the name spins'),
+    (dict(device='meta'), 'meta: the model cannot be moved there'), (dict(device='abacus'), 'abacus: the model')])
+def test_settings_that_make_no_sense_are_refused(checkpoint, settings, told):
+    with pytest.raises(UserError, match=told):
+        Predictor(checkpoint, **{'device': 'cpu', **settings})
+
+
+def test_a_set_of_views_may_be_named_alone(checkpoint, image):
+    alone, listed = (Predictor(checkpoint, device='cpu', views=views).detect(image) for views in ('flips', ['flips']))
+    assert_same_cells(alone, listed)
+
+
+@pytest.mark.parametrize('mpp', [0, 2.5e-7, 250])
+def test_a_pixel_size_of_no_microscope_is_refused_for_arrays_too(checkpoint, image, mpp):
+    with pytest.raises(UserError, match='micrometres are those of no microscope'):
+        Predictor(checkpoint, device='cpu')(image, mpp=mpp)
 
 
 @pytest.mark.parametrize(('scale', 'views'), [(None, []), (0.1, []), (None, ['turns', 'scales'])])

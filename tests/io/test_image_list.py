@@ -25,6 +25,26 @@ def test_folders_give_what_lies_directly_in_them_by_known_names(folder):
     assert list_images(['.']) == [Path(name) for name in names]
 
 
+def test_links_to_nowhere_are_listed_so_that_they_are_told(folder):
+    (folder / 'lost.png').symlink_to(folder / 'nowhere.png')
+    assert folder / 'lost.png' in list_images([folder])
+
+
+def test_what_may_not_be_read_is_told(folder, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, 'Permission denied', str(path))
+
+    monkeypatch.setattr(Path, 'iterdir', refused)
+    with pytest.raises(UserError, match=r'may not be read: change its permissions'):
+        list_images([folder])
+
+
+def test_a_pipe_is_no_image(folder):
+    os.mkfifo(folder / 'pipe')
+    with pytest.raises(UserError, match='neither a file nor a folder'):
+        list_images(['pipe'])
+
+
 def test_files_are_taken_whatever_their_names(folder):
     assert list_images(['notes.txt', '.hidden.tif', 'b.tif']) == [Path('.hidden.tif'), Path('b.tif'), Path('notes.txt')]
 

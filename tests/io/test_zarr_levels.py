@@ -224,12 +224,22 @@ def test_broken_metadata_are_refused(tmp_path, content):
     assert '\n' not in str(caught.value)
 
 
-def test_a_claim_of_a_trillion_pixels_takes_no_memory(tmp_path):
-    path = tmp_path / 'huge.zarr'
-    array = zarr.create_array(path, shape=(10**6, 10**6), chunks=(64, 64), dtype=np.uint8)
-    array[500_000:500_064, 500_000:500_064] = GREY[:64, :64]
-    with open_slide(path) as slide:
-        np.testing.assert_array_equal(slide.read(500_000, 500_000, 64, 64), repeated(GREY[:64, :64]))
+def test_more_pixels_than_the_folder_can_hold_are_refused(tmp_path):
+    zarr.create_array(tmp_path / 'a.zarr', shape=(2**31, 2**31, 3), chunks=(1024, 1024, 3), dtype='u1',
+                      dimension_names=['y', 'x', 's'])
+    with pytest.raises(CellDataError, match='claims 2147483648 x 2147483648 pixels, more than its bytes can hold'):
+        open_slide(tmp_path / 'a.zarr')
+
+
+def test_a_slide_may_lack_most_of_its_chunks(tmp_path):
+    array = zarr.create_array(tmp_path / 'a.zarr', shape=(40_000, 40_000, 3), chunks=(256, 256, 3), dtype='u1',
+                              fill_value=255, dimension_names=['y', 'x', 's'])
+    array[20_224:20_480, 20_224:20_736] = RNG.integers(0, 256, (256, 512, 3), np.uint8)
+    with open_slide(tmp_path / 'a.zarr') as slide:
+        np.testing.assert_array_equal(slide.read(20_220, 20_224, 9, 7), array[20_224:20_231, 20_220:20_229][..., ::-1])
+
+
+def test_a_chunk_of_a_trillion_pixels_takes_no_memory(tmp_path):
     path = tmp_path / 'chunk.zarr'
     zarr.create_array(path, shape=(10**6, 10**6), chunks=(10**6, 10**6), dtype=np.uint8)
     with pytest.raises(CellDataError, match='is stored in chunks of 1000000 x 1000000; write it in smaller ones'):

@@ -1,4 +1,5 @@
 """tools/predict.py from images to files."""
+import errno
 import json
 import os
 import resource
@@ -305,6 +306,41 @@ def test_no_file_of_other_settings_stays_beside_new_ones(call_tool, checkpoint, 
         call_tool('predict', images / 'a.png', '--checkpoint', checkpoint, '--out', out, '--device', 'cpu', '--formats',
                   *formats, '--score-thr', threshold)
     assert {path.name for path in out.glob('a*')} == {'a.geojson', 'a.prediction.json'}
+
+
+def test_a_further_format_that_fails_leaves_the_files_that_are_done(call_tool, checkpoint, images, tmp_path,
+                                                                    monkeypatch):
+    def predicted(form):
+        return predict(call_tool, checkpoint, images / 'a.png', '--formats', form, out=tmp_path / 'out')[0]
+
+    assert predicted('labels') == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(prediction, 'write_csv', lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, 'full')))
+        assert predicted('csv') == 1
+    assert predicted('csv') == 0
+    assert {path.name for path in (tmp_path / 'out').glob('a*')} == {'a.csv', 'a.prediction.json', 'a_labels.ome.tif'}
+    assert len(np.unique(read_label_map(tmp_path / 'out/a_labels.ome.tif'))) > 5
+
+
+@pytest.mark.parametrize('error', [MemoryError(), cv2.error('(-4:Insufficient memory) Failed to allocate 9 bytes')])
+def test_an_image_that_memory_does_not_suffice_for_is_told_in_a_line(call_tool, checkpoint, images, tmp_path,
+                                                                     monkeypatch, error):
+    look = Predictor.look
+    monkeypatch.setattr(Predictor, 'look', lambda self, slide, *rest: look(self, slide, *rest)
+                        if 'a.png' not in str(slide.path) else (_ for _ in ()).throw(error))
+    status, printed, complaints = predict(call_tool, checkpoint, images, '--formats', 'csv', out=tmp_path / 'out')
+    assert (status, complaints.count('\n')) == (1, 1)
+    assert 'a.png: failed: memory ran out: try smaller tiles by --tile' in complaints
+    assert '1 of 2 images done, 1 failed' in printed
+
+
+def test_a_link_to_nowhere_is_told(call_tool, checkpoint, images, tmp_path):
+    (images / 'c.png').symlink_to(tmp_path / 'nowhere.png')
+    status, printed, complaints = predict(call_tool, checkpoint, images, '--formats', 'csv', out=tmp_path / 'out')
+    assert (status, complaints.count('\n')) == (1, 1)
+    assert 'c.png: failed' in complaints
+    assert 'does not exist' in complaints
+    assert '2 of 3 images done, 1 failed' in printed
 
 
 def test_an_image_that_changes_while_it_is_predicted_is_done_again(call_tool, checkpoint, images, tmp_path,
