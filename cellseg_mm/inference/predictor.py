@@ -109,7 +109,7 @@ class Predictor:
         self._scale, self._background, self._batch_size = scale, background, batch_size
         untold = [str(path) for path, one in zip(checkpoints, self._detectors, strict=True) if not one.mpp]
         self.note = '' if scale or not untold else (
-            f'{", ".join(untold)}: no pixel size of the training is told: all images are taken to be of the same')
+            f'{", ".join(untold)}: the pixel size of the training is not told; all images are taken to be of the same')
 
     def __call__(self, image, mpp=None):
         """The cells of an image that count: sure enough, each once, no two on one pixel.

@@ -544,7 +544,7 @@ def test_a_pixel_size_that_the_checkpoint_does_not_tell_is_missed_once(call_tool
     del stored['meta']['dataset_meta']['mpp']
     torch.save(stored, path)
     _, printed, _ = predict(call_tool, path, images, '--formats', 'csv', out=tmp_path / 'out')
-    assert printed.count('does not tell the pixel size of its training') == 1
+    assert printed.count('the pixel size of the training is not told') == 1
     _, printed, _ = predict(call_tool, path, images, '--formats', 'csv', '--scale', '1', out=tmp_path / 'scaled')
     assert 'pixel size' not in printed
 
