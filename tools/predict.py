@@ -33,8 +33,8 @@ def parse_args():
                         'input: the length of a large cell (default: 192, or what the model knows)')
     parser.add_argument('--background', action='store_true', help='look at tiles without tissue, too')
     parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='tiles at once (default: %(default)s)')
-    parser.add_argument('--amp', action='store_true', help='compute in mixed precision: sooner, where the processor has '
-                        'arithmetic of 16 bits')
+    parser.add_argument('--amp', action='store_true',
+                        help='compute in mixed precision: sooner, where the processor has arithmetic of 16 bits')
     parser.add_argument('--device', help='such as cpu or cuda:1 (default: a GPU where there is one)')
     parser.add_argument('--config', metavar='FILE', help='config of the model, for checkpoints without their own')
     parser.add_argument('--trust-checkpoint', action='store_true', dest='trusted',
