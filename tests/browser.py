@@ -57,3 +57,15 @@ def open_page(path, width=1366, height=768):
     """`opened` in a browser of its own."""
     with launched() as browser, opened(browser, path, width, height) as page:
         yield page
+
+
+def milliseconds_to_zoom(page):
+    """How long a page's viewer takes to show another magnification, on average of six."""
+    return page.locator('.viewer').evaluate("""async viewer => {
+      const start = performance.now();
+      for (const key of '+-+-+-') {
+        viewer.dispatchEvent(new KeyboardEvent('keydown', {key}));
+        for (let i = 0; i < 2; i++) await new Promise(requestAnimationFrame);
+      }
+      return (performance.now() - start) / 6;
+    }""")
