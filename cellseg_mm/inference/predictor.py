@@ -75,7 +75,7 @@ class Predictor:
         note (str): What there is to say of all images, or nothing.
 
     Raises:
-        UserError: If a checkpoint cannot be used, or those of several do not fit.
+        UserError: If a checkpoint cannot be used, those of several do not fit, or a setting makes no sense.
     """
 
     def __init__(self, checkpoint, *more, config=None, device=None, views=(), tile=None, overlap=None, scale=None,

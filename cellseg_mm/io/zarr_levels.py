@@ -4,6 +4,7 @@ What an axis means is read from the metadata and never guessed from a size.
 """
 import math
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -148,7 +149,7 @@ def _level(path, array, names):
 def _stored(path, enough):
     """Bytes in a folder, counted until they are enough."""
     size = 0
-    for file in path.rglob('*'):
+    for file in Path(path).rglob('*'):
         size += file.stat().st_size
         if size >= enough:
             break
