@@ -326,10 +326,10 @@ class LocalMasks(BaseInstanceMasks):
             raise ValueError(f"masks are moved 'horizontal', 'vertical' or 'both', not '{direction}'")
         dx, dy = {'horizontal': (offset, 0), 'vertical': (0, offset), 'both': offset}[direction]
         masks = self._window(0, 0, *out_shape)
+        _check_border(border_value)
         if dx == int(dx) and dy == int(dy):
-            _check_border(border_value)
             return masks._window(-int(dx), -int(dy), *out_shape)
-        return masks._warp(np.float64([[1, 0, dx], [0, 1, dy]]), border_value, interpolation)
+        return masks.warp(np.float64([[1, 0, dx], [0, 1, dy]]), interpolation)
 
     def shear(self, out_shape, magnitude, direction='horizontal', border_value=0, interpolation='bilinear'):
         """Shear by `magnitude` pixels a pixel, 'horizontal' or 'vertical'; `out_shape` is that of the canvas."""
@@ -337,7 +337,8 @@ class LocalMasks(BaseInstanceMasks):
         if direction not in ('horizontal', 'vertical'):
             raise ValueError(f"masks are sheared 'horizontal' or 'vertical', not '{direction}'")
         matrix = {'horizontal': [[1, magnitude, 0], [0, 1, 0]], 'vertical': [[1, 0, 0], [magnitude, 1, 0]]}[direction]
-        return self._warp(np.float64(matrix), border_value, interpolation)
+        _check_border(border_value)
+        return self.warp(np.float64(matrix), interpolation)
 
     def rotate(self, out_shape, angle, center=None, scale=1.0, border_value=0, interpolation='bilinear'):
         """Rotate as `mmcv.imrotate` does.
@@ -352,15 +353,20 @@ class LocalMasks(BaseInstanceMasks):
         """
         self._check_shape(out_shape)
         center = center or ((self.width - 1) * 0.5, (self.height - 1) * 0.5)
-        return self._warp(cv2.getRotationMatrix2D(center, -angle, scale), border_value, interpolation)
+        _check_border(border_value)
+        return self.warp(cv2.getRotationMatrix2D(center, -angle, scale), interpolation)
 
     def _check_shape(self, out_shape):
         if tuple(out_shape) != (self.height, self.width):
             raise ValueError(f'the canvas of {self.height} x {self.width} keeps its shape, {tuple(out_shape)} is asked')
 
-    def _warp(self, matrix, border_value, interpolation):
-        """Warp each bitmap on its own by an affine matrix, (2, 3), of the canvas."""
-        _check_border(border_value)
+    def warp(self, matrix, interpolation='bilinear'):
+        """Warp on a canvas that keeps its shape, as `cv2.warpAffine` does, each bitmap on its own.
+
+        Args:
+            matrix (ndarray): float (2, 3), from and to centres of pixels, (x, y).
+            interpolation (str): What comes out at half or more is set.
+        """
         flags = cv2_interp_codes[interpolation]
         pixels, boxes = [np.zeros(0, np.uint8)], np.zeros_like(self.boxes)
         for i, (x, y, bitmap) in enumerate(self.crops()):

@@ -137,5 +137,5 @@ def _warp_uncut(masks, warp):
     left, top = (-first).tolist()
     moved = warp.copy()
     moved[:, 2] += warp[:, :2] @ first - first
-    masks = masks.expand(height, width, top, left)._warp(moved, 0, 'bilinear')
+    masks = masks.expand(height, width, top, left).warp(moved)
     return masks, np.concatenate([-first, size - first])
