@@ -13,7 +13,8 @@ from io import StringIO
 from multiprocessing import get_context
 from pathlib import Path
 
-OUT_OF_MEMORY = "can't allocate memory", 'Insufficient memory', 'bad_alloc'  # in the words of torch, OpenCV and C++
+from cellseg_mm.errors import is_out_of_memory
+
 RESERVE = 2e9  # bytes that limited calls leave to the machine
 
 
@@ -114,7 +115,7 @@ def within(room, function, *args):
     try:
         return function(*args)
     except Exception as error:
-        if isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY):
+        if is_out_of_memory(error):
             return None
         raise
     finally:

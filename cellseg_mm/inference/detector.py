@@ -28,7 +28,7 @@ _HEADS = 'roi_head', 'bbox_head', 'mask_head', 'panoptic_head'  # which tell cla
 _ERRORS = 1e-6, 0.01, 0.03, 0.1  # of a cell's size, that whole steps may bring where smaller ones are impossible
 _MOST_STEPS = 64  # some of as many brings no more than 0.01
 _AVERAGED = 0.5  # times the size; bilinear sampling passes over pixels of images that shrink by more
-_FACTORS = 0.001, 1000.0  # no cell is worth more, or seen in less
+FACTORS = 0.001, 1000.0  # no cell is worth more, or seen in less
 _WHOLE = re.compile(r'neck|(\w+\.)*\w+_head(\.\d+)?')  # parts whose results are no longer computed with by layers
 _REMEDY = 'give the config that it was trained with by --config'
 
@@ -226,7 +226,7 @@ def _factor(steps, image_size, checkpoint):
         if sides is None:
             raise UserError(f'{checkpoint}: its image_size is {image_size!r}, not the height and width of images')
         factor = min(max(values) / max(sides), min(values) / min(sides))
-    if not _FACTORS[0] <= factor <= _FACTORS[1]:
+    if not FACTORS[0] <= factor <= FACTORS[1]:
         raise UserError(f'{checkpoint}: it enlarges images by {factor:g}, which shows no cells; {_REMEDY}')
     return float(factor)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cellseg_mm.errors import UserError
-from cellseg_mm.inference.detector import Detector, whole_steps
+from cellseg_mm.inference.detector import FACTORS, Detector, whole_steps
 from cellseg_mm.inference.fusion import fuse
 from cellseg_mm.inference.tissue import tissue_tiles
 from cellseg_mm.inference.views import views_of
@@ -20,7 +20,6 @@ from cellseg_mm.structures.tiling import Tiling, fitted
 
 _TILE, _OVERLAP = 1024, 192  # pixels of the network's input
 _RIM = 4  # of those, within which a network may end a mask before a tile's border
-_ENLARGED = 0.001, 1000.0  # by scale
 _SCALES = 0.1, 10.0  # pixel sizes by which an image may differ from the training's
 
 
@@ -84,8 +83,8 @@ class Predictor:
         for name, value, least in (('tile', tile, 1), ('overlap', overlap, 0), ('batch_size', batch_size, 1)):
             if value is not None and value < least:
                 raise UserError(f'{name} is {value}, and has to be {least} or more')
-        if scale is not None and not _ENLARGED[0] <= scale <= _ENLARGED[1]:
-            raise UserError(f'scale is {scale}, and has to be from {_ENLARGED[0]:g} to {_ENLARGED[1]:g}')
+        if scale is not None and not FACTORS[0] <= scale <= FACTORS[1]:
+            raise UserError(f'scale is {scale}, and has to be from {FACTORS[0]:g} to {FACTORS[1]:g}')
         self._views = views_of(views)
         self._detectors = [Detector(checkpoint, config, device, trusted, amp) for checkpoint in checkpoints]
         first = self._detectors[0]

@@ -55,7 +55,7 @@ class RandomCellAffine(BaseTransform):
 
     What comes in from outside has the image's mean colour, and no cell. The masks are warped with the image, and the
     boxes are those of the masks: the box of a turned box would be too large. Of cells at the border see `keep_visible`.
-    MMEngine's `RandomApply` leaves some images as they are.
+    MMCV's `RandomApply` leaves some images as they are.
 
     Args:
         max_rotation (float): Degrees; the turn is uniform up to it, either way, around the middle.

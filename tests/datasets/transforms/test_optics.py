@@ -2,6 +2,7 @@ import cv2
 import numpy as np
 import pytest
 from mmdet.registry import TRANSFORMS
+from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 
 import cellseg_mm.datasets.transforms.optics  # noqa: F401
@@ -18,9 +19,10 @@ def compressed(quality):
     return cv2.imdecode(cv2.imencode('.jpg', IMAGE, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
 
 
-def drawn(count=60, **transform):
+def drawn(count=60, prob=1, **transform):
     set_random_seed(1)
-    transform = TRANSFORMS.build(transform)
+    init_default_scope('mmdet')  # where RandomApply looks for ours, as in a training
+    transform = TRANSFORMS.build(dict(type='RandomApply', transforms=transform, prob=prob))
     return [transform(dict(img=IMAGE.copy()))['img'] for _ in range(count)]
 
 
@@ -29,11 +31,11 @@ def drawn(count=60, **transform):
     (dict(type='RandomJPEG', quality=(40, 40)), compressed(40))])
 def test_images_are_what_opencv_makes_of_them(transform, expected):
     assert not np.array_equal(expected, IMAGE)
-    assert all(np.array_equal(image, expected) for image in drawn(2, prob=1, **transform))
+    assert all(np.array_equal(image, expected) for image in drawn(2, **transform))
 
 
 def test_images_are_blurred_by_all_of_the_range():
-    sharpness = [cv2.Laplacian(image, cv2.CV_64F).var() for image in drawn(type='RandomBlur', sigma=(0.5, 2), prob=1)]
+    sharpness = [cv2.Laplacian(image, cv2.CV_64F).var() for image in drawn(type='RandomBlur', sigma=(0.5, 2))]
     low, high = (cv2.Laplacian(blurred(sigma), cv2.CV_64F).var() for sigma in (2, 0.5))
     assert low <= min(sharpness) < 1.2 * low
     assert 0.8 * high < max(sharpness) <= high
@@ -41,7 +43,7 @@ def test_images_are_blurred_by_all_of_the_range():
 
 
 def test_images_are_compressed_by_both_ends_of_the_range():
-    found = {image.tobytes() for image in drawn(type='RandomJPEG', quality=(60, 62), prob=1)}
+    found = {image.tobytes() for image in drawn(type='RandomJPEG', quality=(60, 62))}
     assert found == {compressed(quality).tobytes() for quality in (60, 61, 62)}
 
 
