@@ -30,7 +30,8 @@ def build(name, pretrained=False, **options):
     torch.manual_seed(0)
     model = MODELS.build(config.model)
     model.init_weights()
-    return config, model.train(), build_optim_wrapper(model, config.optim_wrapper)
+    model.train().to(memory_format=torch.channels_last)  # as on the CPU, whatever the machine
+    return config, model, build_optim_wrapper(model, config.optim_wrapper)
 
 
 def tiny_scene(cells, size=(112, 128)):
