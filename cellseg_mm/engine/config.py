@@ -8,6 +8,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
+from cellseg_mm.datasets.wrappers import nested
 from cellseg_mm.errors import UserError
 
 # What a run reads: MMEngine's runner, and what this module carries on.
@@ -81,10 +82,13 @@ def _check_option(config, key):
     for number, part in enumerate(parts):
         if not isinstance(node, (dict, Config)):
             return
-        similar = get_close_matches(part, node.keys(), 1, 0.85)
-        if part not in node and similar:
-            raise UserError(f'--cfg-options {key}: there is no {part}; did you mean '
-                            f'{".".join([*parts[:number], *similar])}?')
+        if part not in node:
+            place = '.'.join(parts[:number])
+            close = [f'{place}.{name}' for name in get_close_matches(part, node.keys(), 1, 0.85)]
+            if 'dataset' in node:  # meant for what is wrapped
+                close += [f'{inner}.{part}' for inner, within in nested(node, place) if part in within]
+            if close:
+                raise UserError(f'--cfg-options {key}: there is no {part}; did you mean {close[0]}?')
         node = node.get(part)
 
 
@@ -120,16 +124,25 @@ def propagate(config):
 
 
 def dataset_config(config, split):
-    """Return the config of a split's data set, out of wrappers such as `RepeatDataset`.
+    """Return the config of the data set that has the images of a split, out of wrappers such as `RepeatDataset`.
 
     Args:
         config (Config): A config.
         split (str): `train`, `val` or `test`.
+
+    Raises:
+        UserError: If it has no annotation file, as `ConcatDataset` has none.
     """
-    dataset = config[f'{split}_dataloader'].dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset
+    return _nested(config, split)[-1][1]
+
+
+def dataset_key(config, split):
+    """Return the dotted key of what `dataset_config` returns."""
+    return _nested(config, split)[-1][0]
+
+
+def _nested(config, split):
+    return nested(config[f'{split}_dataloader'].dataset, f'{split}_dataloader.dataset')
 
 
 def lay_out(config, is_for_reading):

@@ -18,7 +18,7 @@ from pathlib import Path
 from cellseg_mm.datasets.cell_dataset import read_cells
 from cellseg_mm.datasets.folds import fold_file, read_folds
 from cellseg_mm.engine.child_process import alone_in, run_child
-from cellseg_mm.engine.config import load_config, parse_options, settings_of
+from cellseg_mm.engine.config import dataset_key, load_config, parse_options, settings_of
 from cellseg_mm.engine.preflight import check_data, check_work_dir
 from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.evaluation.evaluate import write_evaluation
@@ -56,7 +56,7 @@ def cross_validate(config_path, work_dir, train_tool, folds=None, options=(), am
             changed since the cross-validation in `work_dir` began.
     """
     config = load_config(config_path, parse_options(options))
-    keys = {part: _annotations_key(config, part) for part in ('train', 'val')}
+    keys = {part: f'{dataset_key(config, part)}.ann_file' for part in ('train', 'val')}
     check_data(config, keys)
     found = read_folds(config.data_root, config.classes, folds)
     if found.groups == 1:
@@ -96,16 +96,6 @@ def cross_validate(config_path, work_dir, train_tool, folds=None, options=(), am
             raise UserError(_changed(work_dir, 'the folds were prepared anew while it ran'))
         _conclude(config, work_dir, found.count)
     return 0
-
-
-def _annotations_key(config, part):
-    """Where a config names the annotations of a part, which may be within wrappers such as `RepeatDataset`."""
-    key, dataset = f'{part}_dataloader.dataset', config[f'{part}_dataloader'].dataset
-    while 'dataset' in dataset:
-        key, dataset = f'{key}.dataset', dataset.dataset
-    if 'ann_file' not in dataset:
-        raise UserError(f'{key} has no ann_file to exchange for that of a fold: let the config use one CellDataset')
-    return f'{key}.ann_file'
 
 
 def _take_up(work_dir, plan):

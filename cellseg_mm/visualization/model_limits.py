@@ -6,6 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 from markupsafe import Markup
 
+from cellseg_mm.datasets.wrappers import pipeline_steps
 from cellseg_mm.evaluation.ceiling import ceiling_ap50
 from cellseg_mm.evaluation.coco_ap import COCO_CAP
 from cellseg_mm.models.anchor_coverage import anchor_sizes, best_ious, resize_factors, suggest_scales
@@ -108,9 +109,7 @@ def _anchors(survey, config, say):
         yield paragraph(_NO_CELL)
         return
     dataset = (config.get('test_dataloader') or config.val_dataloader).dataset
-    while 'dataset' in dataset:  # a wrapper
-        dataset = dataset.dataset
-    factors = resize_factors(dataset.pipeline, [entry.size for entry in survey.images])
+    factors = resize_factors([step for _, step in pipeline_steps(dataset)], [entry.size for entry in survey.images])
     factor = np.array([factors[entry.size] for entry in survey.images])
     sizes = survey.box[:, 2:] * factor[survey.image]
     best = best_ious(sizes, anchors)

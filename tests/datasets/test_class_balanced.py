@@ -5,13 +5,11 @@ from math import ceil, sqrt
 import numpy as np
 import pytest
 from mmdet.registry import DATASETS
-from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 
 import cellseg_mm.register  # noqa: F401
 from cellseg_mm.datasets.budget_sampler import BudgetSampler
-from cellseg_mm.engine.config import dataset_config
 from cellseg_mm.io.image import write_image
 
 CLASSES = ('common', 'rare', 'rarest')
@@ -66,8 +64,3 @@ def test_repeated_images_go_through_our_sampler_and_mixing(config):
         dict(type='CellCopyPaste', margin=1), dict(type='PackDetInputs')]))
     assert sorted(BudgetSampler(mixed, iterations=1, per_epoch=1, batch_size=len(mixed), seed=0)) == list(range(14))
     assert mixed[13]['data_samples'].metainfo['img_id'] == 9
-
-
-def test_settings_are_carried_into_wrapped_data_sets(config):
-    wrapped = ConfigDict(train_dataloader=dict(dataset=dict(type='MultiImageMixDataset', dataset=config, pipeline=[])))
-    assert dataset_config(wrapped, 'train') == config['dataset']

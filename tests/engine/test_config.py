@@ -1,7 +1,7 @@
 import pytest
 from conftest import REPOSITORY, TINY_CONFIG
 
-from cellseg_mm.engine.config import load_config, parse_options, propagate, settings_of
+from cellseg_mm.engine.config import dataset_config, dataset_key, load_config, parse_options, propagate, settings_of
 from cellseg_mm.engine.preflight import canvas_parts
 from cellseg_mm.errors import UserError
 
@@ -51,15 +51,40 @@ def test_a_fold_given_to_the_data_loader_is_the_one_that_is_scored():
     assert config.val_evaluator.ann_file.endswith('annotations/fold1_val.json')
 
 
-def test_settings_reach_a_data_set_inside_a_wrapper(tmp_path):
-    path = tmp_path / 'repeated.py'
+def wrapping(folder, dataset):
+    """A config whose training data set is this one, around that of the tiny config."""
+    path = folder / 'wrapping.py'
     path.write_text(f'_base_ = {str(TINY_CONFIG)!r}\n'
-                    'dataset = _base_.train_dataloader.dataset\n'
-                    'repeated = dict(_delete_=True, type="RepeatDataset", times=3, dataset=dataset)\n'
-                    'train_dataloader = dict(dataset=repeated)')
-    config = load_config(path, {'data_root': 'elsewhere'})
-    assert config.train_dataloader.dataset.times == 3
-    assert config.train_dataloader.dataset.dataset.data_root == 'elsewhere'
+                    'inner = _base_.train_dataloader.dataset\n'
+                    f'train_dataloader = dict(dataset=dict(_delete_=True, {dataset}))')
+    return path
+
+
+MIXED = "type='MultiImageMixDataset', pipeline=[], dataset=dict(type='RepeatDataset', times=3, dataset=inner)"
+
+
+def test_settings_reach_a_data_set_inside_several_wrappers(tmp_path):
+    config = load_config(wrapping(tmp_path, MIXED), {'data_root': 'elsewhere', 'classes': 'nucleus'})
+    found = dataset_config(config, 'train')
+    assert config.train_dataloader.dataset.dataset.dataset is found
+    assert dataset_key(config, 'train') == 'train_dataloader.dataset.dataset.dataset'
+    assert (found.data_root, found.metainfo.classes) == ('elsewhere', ('nucleus', ))
+    assert 'data_root' not in config.train_dataloader.dataset
+
+
+def test_an_option_for_a_wrapped_data_set_is_led_to_it(tmp_path):
+    path, inner = wrapping(tmp_path, MIXED), 'train_dataloader.dataset.dataset.dataset'
+    for key in ('train_dataloader.dataset.ann_file', 'train_dataloader.ann_file'):
+        with pytest.raises(UserError, match=f'{key}: there is no ann_file; did you mean {inner}.ann_file'):
+            load_config(path, {key: 'other.json'})
+    assert dataset_config(load_config(path, {f'{inner}.ann_file': 'other.json'}), 'train').ann_file == 'other.json'
+    # What may be added to a wrapper is none of the data set's.
+    assert load_config(path, {'train_dataloader.dataset.max_refetch': 3}).train_dataloader.dataset.max_refetch == 3
+
+
+def test_several_data_sets_in_one_are_an_error_in_one_line(tmp_path):
+    with pytest.raises(UserError, match=r'^train_dataloader\.dataset \(ConcatDataset\) has no ann_file'):
+        load_config(wrapping(tmp_path, "type='ConcatDataset', datasets=[inner, inner]"))
 
 
 def test_max_dets_reaches_every_limit():

@@ -208,7 +208,7 @@ def test_annotations_reach_a_wrapped_data_set(run, brief, tmp_path):
 
 
 def test_several_data_sets_in_one_are_refused(run, tmp_path):
-    with pytest.raises(UserError, match='dataset has no ann_file to exchange'):
+    with pytest.raises(UserError, match='has no ann_file'):
         run(tmp_path, wrapping(tmp_path, "type='ConcatDataset', datasets=[inner]"))
 
 

@@ -10,6 +10,7 @@ from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
 from cellseg_mm.datasets.cell_dataset import read_cells
+from cellseg_mm.datasets.wrappers import pipeline_steps
 from cellseg_mm.engine.config import SETTINGS, dataset_config
 from cellseg_mm.models.anchor_coverage import resize_factors
 from cellseg_mm.structures.tiling import Tiling
@@ -159,11 +160,7 @@ def pipeline_of(config, split):
     Returns:
         list[dict]: Their configs.
     """
-    node, steps = config[f'{split}_dataloader'].dataset, []
-    while node is not None:
-        steps = [*node.get('pipeline', []), *steps]
-        node = node.get('dataset')
-    return steps
+    return [step for _, step in pipeline_steps(config[f'{split}_dataloader'].dataset)]
 
 
 def parts_of(config):
