@@ -9,8 +9,7 @@ from mmdet.registry import HOOKS
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
-from cellseg_mm.datasets.cell_dataset import read_annotations
-from cellseg_mm.engine.config import dataset_config
+from cellseg_mm.datasets.wrappers import build_dataset, nested
 from cellseg_mm.io.files import write_json
 
 VALIDATIONS = 5  # over the whole budget
@@ -70,9 +69,24 @@ def own_iterations(config, processes=1):
     Returns:
         tuple[int, int]: Iterations of the whole training, and of an epoch.
     """
-    annotations = read_annotations(f'{config.data_root}/{dataset_config(config, "train").ann_file}')
-    per_epoch = iterations_per_epoch(config, len(annotations['images']), processes)
+    per_epoch = iterations_per_epoch(config, epoch_images(config), processes)
     return config.train_cfg.get('max_iters') or config.train_cfg.max_epochs * per_epoch, per_epoch
+
+
+def epoch_images(config):
+    """Return how many images an epoch has: filters leave some out and wrappers repeat some, and only they know which.
+
+    Args:
+        config (Config): From `load_config`, with data.
+
+    Raises:
+        UserError: If there is none.
+    """
+    dataset = deepcopy(config.train_dataloader.dataset)
+    for _, node in nested(dataset):
+        if 'pipeline' in node:
+            node.pipeline = []
+    return len(build_dataset(dataset, 'train'))
 
 
 def iterations_per_epoch(config, images, processes):
@@ -80,16 +94,12 @@ def iterations_per_epoch(config, images, processes):
 
     Args:
         config (Config): From `load_config`.
-        images (int): In the file of annotations.
+        images (int): Of an epoch, as `epoch_images` counts them.
         processes (int): That share the training.
 
     Returns:
         int: Of each process.
     """
-    dataset = config.train_dataloader.dataset
-    while 'dataset' in dataset:
-        images *= dataset.get('times', 1)
-        dataset = dataset.dataset
     return math.ceil(math.ceil(images / processes) / config.train_dataloader.get('batch_size', 1))
 
 

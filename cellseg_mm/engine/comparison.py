@@ -365,8 +365,9 @@ def _training(item):
     record = read_json(path, 'delete it')
     if record['hardware'] != hardware():
         item.notes.append('it was trained on another machine, so that its time of training says little here')
-    images, processes, loader = record['data']['train_images'], record['processes'], item.config.train_dataloader
-    per_epoch = iterations_per_epoch(item.config, images, processes)
+    # An older record does not tell how often an epoch has each image.
+    loader, images = item.config.train_dataloader, record.get('epoch_images', record['data']['train_images'])
+    per_epoch = iterations_per_epoch(item.config, images, record['processes'])
     if loader.sampler.type == 'BudgetSampler':
         iterations = min(loader.sampler.iterations, record['epochs'] * loader.sampler.per_epoch)
     else:

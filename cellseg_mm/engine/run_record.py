@@ -31,7 +31,8 @@ class RunRecordHook(Hook):
     `seconds` counts training with its validation, over all resumed runs; what a killed run did after its last whole
     epoch is left out. `peak_memory_mb` (10^6 bytes) has as `cpu` the largest resident memory of the training process,
     summed over those of a distributed run, without the data loading processes, which share most of it; and as `gpu`
-    what PyTorch held at most on one. The home directory is written as `~`.
+    what PyTorch held at most on one. `epoch_images` counts images as often as an epoch has them. The home directory is
+    written as `~`.
 
     Args:
         data (dict): What `data_record` returned.
@@ -80,6 +81,7 @@ class RunRecordHook(Hook):
             'command': _without_home(shlex.join(['python', *sys.argv])),
             **runner.message_hub.runtime_info.get('run', self._earlier),
             'epochs': runner.epoch,
+            'epoch_images': len(runner.train_dataloader.dataset),
             'seed': runner.seed,
             'parameters': sum(parameter.numel() for parameter in runner.model.parameters()),
             'hardware': hardware(),

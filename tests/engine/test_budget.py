@@ -1,14 +1,17 @@
 import json
+import math
 
 import pytest
 import torch
 from conftest import REPOSITORY
 from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.runner import Runner
 
 from cellseg_mm.engine import budget
-from cellseg_mm.engine.budget import SpeedHook, apply_budget, for_speed, iterations_per_epoch, own_iterations
+from cellseg_mm.engine.budget import SpeedHook, apply_budget, epoch_images, for_speed, own_iterations
 from cellseg_mm.engine.config import load_config
+from cellseg_mm.errors import UserError
 
 # The 5 training images in batches of 2 are 3 iterations an epoch.
 PER_EPOCH = 3
@@ -113,11 +116,44 @@ def test_hooks_that_count_epochs_follow_and_early_stopping_is_left_out(tiny_conf
     assert config.custom_hooks == [dict(type='PipelineSwitchHook', switch_epoch=4)]
 
 
-def test_repeated_data_and_processes_count_in_an_epoch(tiny_config):
-    dataset = tiny_config.train_dataloader.dataset
-    tiny_config.train_dataloader.dataset = dict(type='RepeatDataset', times=3, dataset=dataset)
-    assert iterations_per_epoch(tiny_config, 5, 1) == 8
-    assert iterations_per_epoch(tiny_config, 5, 2) == 4
+WRAPPINGS = dict(
+    plain=lambda inner: inner,
+    chosen=lambda inner: dict(inner, indices=3),
+    repeated=lambda inner: dict(type='RepeatDataset', times=3, dataset=inner),
+    balanced=lambda inner: dict(type='ClassBalancedDataset', oversample_thr=8.0, dataset=inner),
+    mixed=lambda inner: dict(type='MultiImageMixDataset', pipeline=inner.pipeline[3:], dataset=dict(
+        type='ClassBalancedDataset', oversample_thr=8.0, dataset=dict(inner, indices=4))))
+
+
+@pytest.mark.parametrize('name', WRAPPINGS)
+def test_an_epoch_has_the_iterations_that_its_data_loader_gives(tiny_config, name):
+    loader = planned(tiny_config, []).train_dataloader
+    loader.dataset = WRAPPINGS[name](loader.dataset)
+    before = tiny_config.to_dict()
+    found = own_iterations(tiny_config)
+    assert tiny_config.to_dict() == before
+    built = Runner.build_dataloader(loader)
+    assert found == (20 * len(built), len(built))
+    assert epoch_images(tiny_config) == len(built.dataset)
+    assert own_iterations(tiny_config, processes=3)[1] == math.ceil(math.ceil(len(built.dataset) / 3) / 2)
+    assert (len(built.dataset) > 5) == (name in ('repeated', 'balanced', 'mixed'))
+
+
+def test_images_are_counted_whatever_becomes_of_them(tiny_config):
+    loader = tiny_config.train_dataloader
+    loader.dataset.pipeline = [*loader.dataset.pipeline, dict(type='NoTransform')]
+    assert epoch_images(tiny_config) == 5
+    loader.dataset = dict(type='MultiImageMixDataset', dataset=loader.dataset, pipeline=[dict(type='NoTransform')])
+    assert epoch_images(tiny_config) == 5
+
+
+def test_data_of_which_filters_leave_nothing_are_an_error_whatever_wraps_them(tiny_config):
+    inner = tiny_config.train_dataloader.dataset
+    inner.filter_cfg = dict(min_size=10_000)
+    for wrap in WRAPPINGS.values():
+        tiny_config.train_dataloader.dataset = wrap(inner)
+        with pytest.raises(UserError, match='the train data set is empty'):
+            epoch_images(tiny_config)
 
 
 def test_a_warm_up_longer_than_the_whole_training_is_shortened_too(tiny_config):

@@ -42,8 +42,8 @@ results = json.dumps([
 if Path(__file__).stem == 'train':
     (work_dir / 'best_epoch_2.results.json').write_text(results)
     (work_dir / 'run.json').write_text(json.dumps(dict(
-        epochs=4, seconds=12.5, peak_memory_mb=dict(cpu=900.0, gpu=None), processes=1, data=dict(train_images=5),
-        hardware=json.loads((here / 'hardware.json').read_text()))))
+        epochs=4, seconds=12.5, peak_memory_mb=dict(cpu=900.0, gpu=None), processes=1, epoch_images=10,
+        data=dict(train_images=5), hardware=json.loads((here / 'hardware.json').read_text()))))
     (work_dir / 'epoch_4.pth').write_text('')
     (work_dir / 'best_epoch_2.pth').write_text(work_dir.name)
 else:
@@ -199,7 +199,7 @@ def test_the_table_is_that_of_each_evaluation_and_of_pairs_with_the_first(finish
             name: None if value != value else value for name, value in expected['metrics'].items()}
         assert row['evaluation']['thresholds_from'] == 'these same images'
         assert row['problem'] is row['cost'] is None
-        assert row['training'] == {'iterations': 7, 'epochs': {'tiny': 2.3, 'other': 1.4}[row['name']], 'seconds': 12.5,
+        assert row['training'] == {'iterations': 7, 'epochs': {'tiny': 1.4, 'other': 0.7}[row['name']], 'seconds': 12.5,
                                    'peak_memory_mb': {'cpu': 900.0, 'gpu': None}}
     assert first['versus_first'] is None
     ap50 = [row['evaluation']['metrics']['AP50_dense'] for row in found['rows']]

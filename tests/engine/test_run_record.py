@@ -47,7 +47,7 @@ def test_a_resumed_run_adds_to_the_time_of_the_run_before(tmp_path, monkeypatch)
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr('cellseg_mm.engine.run_record.time.monotonic', lambda: clock.now)
     runner = SimpleNamespace(message_hub=MessageHub.get_instance('resumed'), work_dir=tmp_path, epoch=0, seed=7,
-                             model=torch.nn.Linear(2, 3))
+                             model=torch.nn.Linear(2, 3), train_dataloader=SimpleNamespace(dataset=range(11)))
 
     def train(epochs):
         hook = RunRecordHook({'root': 'data'})
@@ -65,6 +65,7 @@ def test_a_resumed_run_adds_to_the_time_of_the_run_before(tmp_path, monkeypatch)
 
     first = train(epochs=2)
     assert (first['seconds'], first['epochs'], first['seed'], first['parameters']) == (30, 2, 7, 9)
+    assert first['epoch_images'] == 11
     assert first['peak_memory_mb']['cpu'] > 50
     clock.now += 1000  # between the runs
     second = train(epochs=1)

@@ -3,7 +3,7 @@ import os
 
 from torch.nn import MultiheadAttention
 
-from cellseg_mm.engine.budget import iterations_per_epoch
+from cellseg_mm.engine.budget import epoch_images, iterations_per_epoch
 from cellseg_mm.engine.config_checks.finding import note, warning
 from cellseg_mm.engine.config_checks.subject import listed
 
@@ -56,9 +56,12 @@ def _lengths(config, cells, processes):
     epochs = config.train_cfg.get('max_epochs')
     if not epochs:
         return
-    steps = cells and epochs * iterations_per_epoch(config, int(cells.training.sum()), processes)
-    several = isinstance(config.param_scheduler, (list, tuple))
-    for number, scheduler in enumerate(listed(config.get('param_scheduler'))):
+    schedulers = listed(config.get('param_scheduler'))
+    several = isinstance(config.get('param_scheduler'), (list, tuple))
+    steps = None
+    if cells is not None and not all(scheduler.get('by_epoch', True) for scheduler in schedulers):
+        steps = epochs * iterations_per_epoch(config, epoch_images(config), processes)
+    for number, scheduler in enumerate(schedulers):
         place = f'param_scheduler[{number}]' if several else 'param_scheduler'
         by_epoch = scheduler.get('by_epoch', True)
         length, unit = (epochs, 'epochs') if by_epoch else (steps, 'iterations')
