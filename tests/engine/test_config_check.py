@@ -343,16 +343,49 @@ def test_filters_that_drop_images_or_cells_are_told(data_of):
     assert 'min_gt_bbox_wh is (20, 20) and drops 100% of the cells' in found[2]
 
 
-def test_a_warm_up_longer_than_the_training_is_told(data_of):
-    config = data_of([cells(4)] * 5)  # 3 iterations in each of 3 epochs
+def test_a_warm_up_longer_than_the_training_is_told(tiny_data):
+    config = load_config(TINY_CONFIG, {'data_root': str(tiny_data), 'max_dets': 150})  # 3 epochs of 3 iterations
     config.param_scheduler = dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=8)
     assert lines(config, data=True) == []
     config.param_scheduler.end = 9
     found, = lines(config, data=True)
     assert 'param_scheduler.end is 9, and the training ends after 9 iterations' in found
+    wrapped = deepcopy(config)
+    wrapped.train_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=config.train_dataloader.dataset)
+    assert lines(wrapped, data=True) == []
     config.param_scheduler.end = 8
     config.optim_wrapper.accumulative_counts = 3  # batches for a step of the optimizer, not of the schedule
     assert lines(config, data=True) == []
+
+
+def test_findings_name_the_pipeline_that_is_meant_of_wrapped_data_sets(data_of):
+    inner, outer = 'train_dataloader.dataset.dataset.dataset', 'train_dataloader.dataset'
+    config = data_of([cells(4, side=16), []])
+    images = config.train_dataloader.dataset
+    images.filter_cfg = dict(filter_empty_gt=True, min_size=300)
+    images.pipeline = [dict(type='LoadTiffImage'), dict(type='CopyPaste')]
+    config.train_dataloader.dataset = dict(
+        type='MultiImageMixDataset', dataset=dict(type='RepeatDataset', times=2, dataset=images),
+        pipeline=[dict(type='RandomErasing', n_patches=1, ratio=0.1),
+                  dict(type='FilterAnnotations', min_gt_bbox_wh=(20, 20)), dict(type='PackDetInputs')])
+    found = [(line.split()[1], line) for line in lines(config, data=True) if 'train_' in line]
+    assert sorted(place for place, _ in found) == sorted([
+        f'{inner}.pipeline', f'{outer}.pipeline', f'{inner}.pipeline', f'{inner}.filter_cfg.min_size',
+        f'{inner}.filter_cfg.filter_empty_gt', f'{outer}.pipeline'])
+    by_word = {word: place for word in ('CopyPaste', 'RandomErasing', 'loads no cells', 'min_gt_bbox_wh')
+               for place, line in found if word in line}
+    assert by_word == {'CopyPaste': f'{inner}.pipeline', 'RandomErasing': f'{outer}.pipeline',
+                       'loads no cells': f'{inner}.pipeline', 'min_gt_bbox_wh': f'{outer}.pipeline'}
+
+
+def test_findings_name_the_pipeline_that_is_meant_of_wrapped_images_to_predict(tiny_config):
+    steps = tiny_config.test_dataloader.dataset.pipeline
+    tiny_config.test_dataloader.dataset.pipeline = steps[:1]
+    tiny_config.test_dataloader.dataset = dict(
+        type='MultiImageMixDataset', dataset=tiny_config.test_dataloader.dataset,
+        pipeline=[dict(type='PackDetInputs', meta_keys=('img_id', ))])
+    assert [line.split()[1] for line in lines(tiny_config) if 'test_dataloader' in line] == [
+        'test_dataloader.dataset.dataset.pipeline', 'test_dataloader.dataset.pipeline']
 
 
 def with_cells(config):

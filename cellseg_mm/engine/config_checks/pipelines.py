@@ -2,7 +2,8 @@
 from mmdet.datasets.transforms import LoadAnnotations
 from mmdet.registry import TRANSFORMS
 
-from cellseg_mm.engine.config import dataset_config
+from cellseg_mm.datasets.wrappers import pipeline_steps
+from cellseg_mm.engine.config import dataset_config, dataset_key
 from cellseg_mm.engine.config_checks.finding import error, warning
 from cellseg_mm.engine.config_checks.memory import input_size
 from cellseg_mm.engine.config_checks.subject import dicts, pipeline_of
@@ -22,14 +23,15 @@ def check(subject):
     for split in ('train', 'val', 'test'):
         if not config.get(f'{split}_dataloader'):
             continue
-        place, steps = f'{split}_dataloader.dataset.pipeline', pipeline_of(config, split)
-        names = [str(step.get('type')).removeprefix('mmdet.') for step in steps]
-        for name in (name for name in names if name in _REFUSED):
-            yield error(place, f'has {name}, which needs a canvas for each cell', 'leave it out')
+        steps = pipeline_steps(config[f'{split}_dataloader'].dataset, f'{split}_dataloader.dataset')
+        for place, step in steps:
+            name = str(step.get('type')).removeprefix('mmdet.')
+            if name in _REFUSED:
+                yield error(place, f'has {name}, which needs a canvas for each cell', 'leave it out')
         if split != 'test':
-            yield from _masks(config, split, place, steps)
+            yield from _masks(config, split, [step for _, step in steps])
         if split != 'train':
-            yield from _scale(place, steps)
+            yield from _scale(f'{dataset_key(config, split)}.pipeline', steps)
     if config.get('train_dataloader'):
         yield from _lost(subject)
         if config.get('val_dataloader'):
@@ -42,13 +44,14 @@ def check(subject):
                       f'set type={ours!r}')
 
 
-def _masks(config, split, place, steps):
+def _masks(config, split, steps):
     kinds = [TRANSFORMS.get(step['type']) for step in steps]
     loaders = [TRANSFORMS.build(dict(step)) for step, kind in zip(steps, kinds, strict=True)
                if isinstance(kind, type) and issubclass(kind, LoadAnnotations)]
     remedy = "add dict(type='LoadCellAnnotations') after LoadTiffImage"
     if any(loader.with_mask for loader in loaders):
         return
+    place = f'{dataset_key(config, split)}.pipeline'
     what = 'loads no masks' if loaders else 'loads no cells'
     if split == 'train':
         yield error(place, f'{what}, which the model learns from', remedy)
@@ -60,10 +63,10 @@ def _scale(place, steps):
     if 'Resize' not in str(steps):  # which may be in a wrapper
         yield error(place, 'has no Resize, which tells the scale that predictions are brought back by',
                     "add dict(type='Resize', scale_factor=1.0, keep_ratio=True)")
-    for step in steps:
+    for own_place, step in steps:
         missing = [key for key in _PREDICTED if key not in step.get('meta_keys', _PREDICTED)]
         if missing:
-            yield error(f'{place} ({step["type"]}).meta_keys', f'lacks {", ".join(missing)}, which '
+            yield error(f'{own_place} ({step["type"]}).meta_keys', f'lacks {", ".join(missing)}, which '
                         'predictions are brought back to the image by', 'add what is missing')
 
 
@@ -84,8 +87,8 @@ def _seen(subject):
 
 
 def _lost(subject):
-    cells, place = subject.cells, 'train_dataloader.dataset'
-    limits = dataset_config(subject.config, 'train').get('filter_cfg') or {}
+    config, cells = subject.config, subject.cells
+    place, limits = dataset_key(config, 'train'), dataset_config(config, 'train').get('filter_cfg') or {}
     if cells is not None and cells.training.any():
         small = sum(min(size) < limits.get('min_size', 0)
                     for size, training in zip(cells.image_sizes, cells.training, strict=True) if training)
@@ -96,10 +99,10 @@ def _lost(subject):
         if limits.get('filter_empty_gt') and empty:
             yield warning(f'{place}.filter_cfg.filter_empty_gt', f'drops {empty} of {cells.training.sum()} '
                           'images, without a cell, which teach what is none', 'set filter_cfg=None')
-    for step in pipeline_of(subject.config, 'train'):
+    for own_place, step in pipeline_steps(config.train_dataloader.dataset, 'train_dataloader.dataset'):
         if step.get('type') == 'FilterAnnotations' and cells is not None and len(cells.image):
             width, height = step.get('min_gt_bbox_wh', (1, 1))
             share = float(((subject.seen_sizes[:, 0] < width) | (subject.seen_sizes[:, 1] < height)).mean())
             if step.get('by_box', True) and share > _FEW:
-                yield warning(f'{place}.pipeline (FilterAnnotations).min_gt_bbox_wh', f'is {(width, height)} '
+                yield warning(f'{own_place} (FilterAnnotations).min_gt_bbox_wh', f'is {(width, height)} '
                               f'and drops {100 * share:.0f}% of the cells', 'set min_gt_bbox_wh=(1, 1)')
