@@ -6,11 +6,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from mmdet.registry import DATASETS
-from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 
-from cellseg_mm.errors import UserError
+from cellseg_mm.datasets.wrappers import build_dataset, nested
 from cellseg_mm.io.image import write_image
 from cellseg_mm.progress import track
 from cellseg_mm.structures.local_masks import as_local_masks
@@ -43,11 +41,8 @@ def browse(config, out_dir, split='train', count=8):
         UserError: If the data set is empty.
         CellDataError: If its files cannot be used.
     """
-    init_default_scope('mmdet')
     set_random_seed(0)
-    dataset = DATASETS.build(_dataset_config(config, split))
-    if not len(dataset):
-        raise UserError(f'the {split} data set is empty: there is no image that the filter_cfg of its config lets pass')
+    dataset = build_dataset(_dataset_config(config, split), split)
     classes = dataset.metainfo['classes']
     chosen = np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int)).tolist()
     paths = []
@@ -61,17 +56,15 @@ def browse(config, out_dir, split='train', count=8):
 
 
 def _dataset_config(config, split):
-    dataset = deepcopy(config.train_dataloader.dataset)
-    inner = dataset
-    while 'dataset' in inner:  # a wrapper
-        inner = inner.dataset
-    # MMEngine fails to pack a data set that is empty; unpacked, it can be asked for its length.
-    inner.serialize_data = False
-    if split == 'val':
-        # The validation pipeline loads no ground truth.
-        other = config.val_dataloader.dataset
-        inner.update({key: other[key] for key in ('ann_file', 'data_root', 'data_prefix') if key in other})
-    return dataset
+    *wrappers, (_, dataset) = nested(config.train_dataloader.dataset)
+    if split == 'val':  # whose own pipeline augments nothing; it takes every image
+        _, images = nested(config.val_dataloader.dataset)[-1]
+        dataset = dict(images, pipeline=dataset.get('pipeline', []), test_mode=False, filter_cfg=None)
+    for _, wrapper in reversed(wrappers):
+        # What repeats every image shows nothing new, and rare classes are repeated in training alone.
+        if 'pipeline' in wrapper or (split == 'train' and 'times' not in wrapper):
+            dataset = dict(wrapper, dataset=dataset)
+    return deepcopy(dataset)
 
 
 def picture(inputs, instances, classes):

@@ -106,13 +106,60 @@ def test_validation_images_go_through_the_training_pipeline(config, browse_data)
     assert ((cv2.imread(str(pictures(out)[0]))[:600] == (233, 180, 86)).all(axis=2)).any()
 
 
-def test_a_wrapped_data_set_and_options_are_followed(config, browse_data):
+def add(config, line):
     with config.open('a') as file:
-        file.write("train_dataloader = dict(dataset=dict(type='RepeatDataset', times=2, "
-                   "dataset=train_dataloader['dataset']))\n")
-    status, out, _ = browse_data(config, '--split', 'val', '--count', 1, '--cfg-options', 'default_scope=mmdet')
+        file.write(f'{line}\n')
+
+
+def wrap(config, split, wrapper):
+    add(config, f"{split}_dataloader = dict(dataset=dict({wrapper}, dataset={split}_dataloader['dataset']))")
+
+
+MIXED = "type='MultiImageMixDataset', pipeline=[dict(type='Resize', scale_factor=1.5), dict(type='PackDetInputs')]"
+BALANCED = "type='ClassBalancedDataset', oversample_thr=3.0"
+
+
+@pytest.mark.parametrize(('split', 'name'), [('train', 'train_0000_a_image.png'), ('val', 'val_0000_v_image.png')])
+def test_images_go_through_the_pipelines_of_wrappers_too(config, browse_data, split, name):
+    add(config, 'pipeline.pop()')  # the wrapper packs
+    wrap(config, 'train', BALANCED)
+    wrap(config, 'train', MIXED)
+    status, out, _ = browse_data(config, '--split', split, '--count', 1, '--cfg-options', 'default_scope=mmdet')
     assert status == 0
-    assert [path.name for path in pictures(out)] == ['val_0000_v_image.png']
+    page, = pictures(out)
+    assert page.name == name
+    outline = np.argwhere((cv2.imread(str(page))[:900] == (233, 180, 86)).all(axis=2))
+    assert (outline.max(axis=0) - outline.min(axis=0) + 1).tolist() == [120, 120]
+
+
+def places(out):
+    return [path.name.rpartition('_')[0] for path in pictures(out)]
+
+
+def test_images_are_repeated_as_their_classes_are_in_training(config, browse_data):
+    wrap(config, 'train', BALANCED)
+    status, out, _ = browse_data(config, '--count', 9)
+    assert status == 0
+    assert places(out) == ['train_0000_a', 'train_0001_a', 'train_0002_empty', 'train_0003_c', 'train_0004_c',
+                           'train_0005_d', 'train_0006_d']
+
+
+def test_images_that_are_all_repeated_are_shown_once(config, browse_data):
+    wrap(config, 'train', "type='RepeatDataset', times=8")
+    status, out, _ = browse_data(config, '--count', 9)
+    assert status == 0
+    assert places(out) == ['train_0000_a', 'train_0001_empty', 'train_0002_c', 'train_0003_d']
+
+
+def test_every_validation_image_is_shown_once_whatever_the_training_repeats_or_leaves_out(config, browse_data):
+    add(config, "train_dataloader['dataset'].update(filter_cfg=dict(min_size=280), indices=1)")
+    wrap(config, 'train', BALANCED)
+    # Predicted images are not filtered, whatever is set.
+    add(config, "val_dataloader['dataset']['filter_cfg'] = dict(min_size=280)")
+    wrap(config, 'val', "type='RepeatDataset', times=2")
+    status, out, _ = browse_data(config, '--split', 'val', '--count', 9)
+    assert status == 0
+    assert places(out) == ['val_0000_v']
 
 
 @pytest.mark.parametrize(('break_it', 'message'), [
