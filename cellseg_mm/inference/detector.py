@@ -69,7 +69,7 @@ class Detector:
         self.mpp = meta.get('mpp')
         if self.mpp is not None and not _is_positive(self.mpp):
             raise UserError(f'{checkpoint}: its pixel size (mpp) is {self.mpp!r}, not a length in micrometres or None')
-        steps = _pipeline(config, checkpoint)
+        steps = prediction_steps(config, checkpoint)
         self.factor = _factor(steps, meta.get('image_size'), checkpoint)
         self.percentiles = _percentiles(steps, checkpoint)
         self.thresholds = thresholds_of(checkpoint, self.classes)
@@ -177,8 +177,8 @@ def _build(settings, weights, checkpoint):
     return model, stride
 
 
-def _pipeline(config, checkpoint):
-    """The steps of the test pipeline, out of wrappers of its data set."""
+def prediction_steps(config, checkpoint):
+    """The steps of the test pipeline of a config, out of wrappers of its data set; without any a UserError."""
     node = config.get('test_dataloader')
     while isinstance(node, dict) and 'pipeline' not in node:
         node = node.get('dataset')
