@@ -25,7 +25,7 @@ def test_what_is_published_predicts_the_same_from_half_the_bytes(source, tmp_pat
     publish(source, target := tmp_path / 'weights/mine.pth')
     whole, found = (Predictor(path)(discs()) for path in (source, target))
     assert len(whole) == pytest.approx(len(found), rel=0.05)  # some are at the edge of what counts
-    np.testing.assert_allclose(np.sort(whole.scores)[-100:], np.sort(found.scores)[-100:], atol=0.01)
+    np.testing.assert_allclose(np.sort(whole.scores)[-100:], np.sort(found.scores)[-100:], atol=0.03)
     areas = [np.sort(cells.masks.areas[np.argsort(-cells.scores)[:50]]) for cells in (whole, found)]
     assert np.median(np.abs(np.subtract(*areas))) <= 1
     state = torch.load(target)['state_dict']
