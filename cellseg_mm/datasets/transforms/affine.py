@@ -5,7 +5,7 @@ from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 from mmdet.registry import TRANSFORMS
 
-from cellseg_mm.datasets.transforms.crop import check_share, keep_visible, record_homography
+from cellseg_mm.datasets.transforms.crop import check_share, check_size, keep_visible, record_homography
 from cellseg_mm.errors import UserError
 
 
@@ -65,10 +65,14 @@ class RandomCellAffine(BaseTransform):
             way.
         max_translation (float): Share of width and of height, 0 to 1; the shift is uniform up to it, either way.
         min_visible (float): Share of its pixels, 0 to 1, that a cell needs on the canvas so as not to be ignored.
+        crop_size (tuple[int, int], optional): (width, height), in pixels, of the middle of the canvas, which alone is
+            kept. Behind a crop 1.5 times as large, divided by the least factor, nothing comes in from outside at any
+            angle.
 
     Required keys: `img`, `gt_bboxes`, `gt_bboxes_labels`, `gt_ignore_flags`, `gt_masks` (LocalMasks).
 
-    Modified keys: `img`, `gt_bboxes` (tight around the masks), `gt_bboxes_labels`, `gt_ignore_flags`, `gt_masks`.
+    Modified keys: `img`, `img_shape`, `gt_bboxes` (tight around the masks), `gt_bboxes_labels`, `gt_ignore_flags`,
+    `gt_masks`.
 
     Added keys: `homography_matrix`.
 
@@ -76,7 +80,8 @@ class RandomCellAffine(BaseTransform):
         UserError: If an argument is out of its range.
     """
 
-    def __init__(self, max_rotation=15, scale_range=(0.8, 1.25), max_shear=5, max_translation=0.05, min_visible=0.1):
+    def __init__(self, max_rotation=15, scale_range=(0.8, 1.25), max_shear=5, max_translation=0.05, min_visible=0.1,
+                 crop_size=None):
         if max_rotation < 0 or not 0 <= max_shear < 45:
             raise UserError('RandomCellAffine: max_rotation is in degrees from 0 on, max_shear from 0 to below 45, not '
                             f'{max_rotation} and {max_shear}')
@@ -85,7 +90,9 @@ class RandomCellAffine(BaseTransform):
         check_share('RandomCellAffine: max_translation', max_translation)
         check_share('RandomCellAffine: min_visible', min_visible)
         self.max_rotation, self.scale_range, self.max_shear = max_rotation, tuple(scale_range), max_shear
-        self.max_translation, self.min_visible = max_translation, min_visible
+        if crop_size is not None:
+            check_size('RandomCellAffine', crop_size)
+        self.max_translation, self.min_visible, self.crop_size = max_translation, min_visible, crop_size
 
     def transform(self, results):
         image = results['img']
@@ -93,10 +100,16 @@ class RandomCellAffine(BaseTransform):
         matrix = self._draw_matrix(height, width)
         warp = matrix[:2].copy()
         warp[:, 2] += warp[:, :2] @ (0.5, 0.5) - 0.5  # OpenCV counts from the centre of the first pixel
-        results['img'] = cv2.warpAffine(image, warp, (width, height), borderValue=cv2.mean(image))
         masks, window = _warp_uncut(results['gt_masks'], warp)
+        size = np.minimum(self.crop_size or (width, height), (width, height))
+        corner = ((width, height) - size) // 2
+        warp[:, 2] -= corner
+        window[:2] += corner
+        window[2:] = window[:2] + size
+        results['img'] = cv2.warpAffine(image, warp, size.tolist(), borderValue=cv2.mean(image))
+        results['img_shape'] = results['img'].shape[:2]
         keep_visible(results, masks, window, self.min_visible)
-        record_homography(results, matrix)
+        record_homography(results, [[1, 0, -corner[0]], [0, 1, -corner[1]], [0, 0, 1]] @ matrix)
         return results
 
     @cache_randomness
@@ -116,7 +129,7 @@ class RandomCellAffine(BaseTransform):
     def __repr__(self):
         return (f'{type(self).__name__}(max_rotation={self.max_rotation}, scale_range={self.scale_range}, '
                 f'max_shear={self.max_shear}, max_translation={self.max_translation}, '
-                f'min_visible={self.min_visible})')
+                f'min_visible={self.min_visible}, crop_size={self.crop_size})')
 
 
 def _warp_uncut(masks, warp):

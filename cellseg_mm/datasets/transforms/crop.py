@@ -35,8 +35,7 @@ class RandomCellCrop(BaseTransform):
     """
 
     def __init__(self, crop_size, min_visible=0.1, class_weights=None, prob_anywhere=0.1):
-        if len(crop_size) != 2 or not all(isinstance(side, int) and side > 0 for side in crop_size):
-            raise UserError(f'RandomCellCrop: crop_size is (width, height) in whole pixels, not {crop_size}')
+        check_size('RandomCellCrop', crop_size)
         check_share('RandomCellCrop: min_visible', min_visible)
         check_share('RandomCellCrop: prob_anywhere', prob_anywhere)
         if class_weights is not None:
@@ -118,6 +117,12 @@ def record_homography(results, matrix):
     matrix = np.asarray(matrix, np.float32)
     before = results.get('homography_matrix')
     results['homography_matrix'] = matrix if before is None else matrix @ before
+
+
+def check_size(name, size):
+    """Raise a UserError if a transform's `crop_size` is not (width, height) in whole pixels."""
+    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        raise UserError(f'{name}: crop_size is (width, height) in whole pixels, not {size}')
 
 
 def check_share(name, value):

@@ -96,6 +96,25 @@ def test_cells_are_those_of_each_full_canvas_warped_as_the_image(masks, rotation
     assert_boxes_are_tight(after)
 
 
+@pytest.mark.parametrize('size', [(30, 20), (31, 200), (1, 1)])
+def test_the_middle_alone_is_the_middle_of_all(size):
+    masks = squares([(3, 5), (20, 30), (50, 30), (35, 2)], (40, 60))
+    options = dict(max_rotation=180, max_shear=10, min_visible=0)
+    whole, part = (run(RandomCellAffine(**options, crop_size=crop), loaded(masks), 3) for crop in (None, size))
+    width, height = np.minimum(size, (60, 40))
+    x, y = (60 - width) // 2, (40 - height) // 2
+    window = np.s_[y:y + height, x:x + width]
+    assert part['img_shape'] == part['img'].shape[:2] == (height, width)
+    np.testing.assert_allclose(part['img'].astype(int), whole['img'][window], atol=3)  # of 32 places in a pixel, the next
+    cut = whole['gt_masks'].to_ndarray()[:, *window]
+    kept = cut.any((1, 2))
+    np.testing.assert_array_equal(part['gt_masks'].to_ndarray(), cut[kept])
+    np.testing.assert_array_equal(part['gt_bboxes_labels'], whole['gt_bboxes_labels'][kept])
+    np.testing.assert_allclose(part['homography_matrix'] @ (7, 8, 1),
+                               whole['homography_matrix'] @ (7, 8, 1) - (x, y, 0), atol=1e-4)
+    assert_boxes_are_tight(part)
+
+
 def pixel_matrix(matrix):
     half = np.float64([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     return (np.linalg.inv(half) @ matrix @ half)[:2]
@@ -180,7 +199,8 @@ def test_the_same_seed_gives_the_same_result(transform):
 @pytest.mark.parametrize(('options', 'message'), [
     (dict(max_rotation=-1), 'max_rotation'), (dict(max_shear=45), 'max_shear'),
     (dict(scale_range=(0, 1)), 'scale_range'), (dict(scale_range=(2, 1)), 'scale_range'),
-    (dict(max_translation=2), 'max_translation'), (dict(min_visible=-1), 'min_visible')])
+    (dict(max_translation=2), 'max_translation'), (dict(min_visible=-1), 'min_visible'),
+    (dict(crop_size=(0, 5)), 'crop_size')])
 def test_affine_arguments_out_of_range_are_refused_by_name(options, message):
     with pytest.raises(UserError, match=message):
         RandomCellAffine(**options)

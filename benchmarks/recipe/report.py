@@ -1,0 +1,14 @@
+# The course report's recipe on the same backbone: whole images, large anchors, 100 detections, SGD, no augmentation.
+_base_ = ['../../configs/cell_maskrcnn.py', '../../configs/_base_/lite.py']
+max_dets = 2000
+pipeline = [dict(type='LoadTiffImage'), dict(type='LoadCellAnnotations'),
+            dict(type='Resize', scale=(1333, 800), keep_ratio=True), dict(type='PackDetInputs')]
+
+train_dataloader = dict(num_workers=1)
+val_dataloader = dict(num_workers=1, dataset=dict(pipeline=pipeline))
+model = dict(
+    data_preprocessor=_base_.lite_preprocessor,
+    backbone=dict(_base_.lite_backbone, frozen_stages=1),
+    neck=dict(in_channels=_base_.lite_channels),
+    test_cfg=dict(rpn=dict(nms_pre=1000, max_per_img=1000), rcnn=dict(max_per_img=100)))
+default_hooks = dict(epoch_loss=None)
