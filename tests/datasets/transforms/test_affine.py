@@ -105,7 +105,8 @@ def test_the_middle_alone_is_the_middle_of_all(size):
     x, y = (60 - width) // 2, (40 - height) // 2
     window = np.s_[y:y + height, x:x + width]
     assert part['img_shape'] == part['img'].shape[:2] == (height, width)
-    np.testing.assert_allclose(part['img'].astype(int), whole['img'][window], atol=3)  # of 32 places in a pixel, the next
+    # OpenCV may round to the next of 32 places in a pixel.
+    np.testing.assert_allclose(part['img'].astype(int), whole['img'][window], atol=256 / 32 + 1)
     cut = whole['gt_masks'].to_ndarray()[:, *window]
     kept = cut.any((1, 2))
     np.testing.assert_array_equal(part['gt_masks'].to_ndarray(), cut[kept])
