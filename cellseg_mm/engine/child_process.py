@@ -1,48 +1,14 @@
-"""A command that this process runs to its end, in a folder that both keep others out of."""
+"""A command that this process runs to its end."""
 import contextlib
-import fcntl
-import logging
 import os
 import re
 import subprocess
 import sys
 import tempfile
 
-from mmengine.logging import print_log
-
-from cellseg_mm.errors import UserError
-
 PATIENCE = 20.0  # seconds that a command has to end by itself after a signal
 _POLL = 0.2
 _LONGEST = 300  # characters of a reason
-
-
-@contextlib.contextmanager
-def alone_in(folder, work):
-    """Hold a lock on a folder, and yield its descriptor, for `run_child`.
-
-    So a command that outlives this process, when that is killed, is not joined by a second one in the same folder.
-
-    Args:
-        folder (str | Path): It exists.
-        work (str): What is done in it, such as 'a comparison'.
-
-    Raises:
-        UserError: If another process holds it.
-    """
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f'{folder}: {work} is at work in it, or a training that it started; wait for its end, or '
-                            'end it') from None
-        except OSError as error:  # some network file systems have no locks
-            print_log(f'{folder}: it cannot be locked ({error.strerror}); see to it that {work} is alone in it',
-                      'current', logging.WARNING)
-        yield lock
-    finally:
-        os.close(lock)
 
 
 def run_child(command, lock):
@@ -50,7 +16,7 @@ def run_child(command, lock):
 
     Args:
         command (Sequence): Texts, paths and numbers.
-        lock (int): A descriptor that it inherits, and holds as long as it runs.
+        lock (int): A descriptor of `alone_in`, which it inherits, and holds as long as it runs.
 
     Returns:
         tuple[int, str | None]: Its exit status, as a shell would give it, and in one line why it failed; None if it

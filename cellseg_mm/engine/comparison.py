@@ -10,7 +10,7 @@ import numpy as np
 
 from cellseg_mm.datasets.cell_dataset import check_classes, read_cells
 from cellseg_mm.engine.budget import VALIDATIONS, apply_budget, for_speed, iterations_per_epoch, own_iterations
-from cellseg_mm.engine.child_process import alone_in, run_child
+from cellseg_mm.engine.child_process import run_child
 from cellseg_mm.engine.comparison_items import LABEL_MAPS, TRAINED, parse_items
 from cellseg_mm.engine.config import dataset_config, load_config, parse_options, settings_of
 from cellseg_mm.engine.model_cost import measure_costs
@@ -21,7 +21,7 @@ from cellseg_mm.evaluation.evaluate import evaluate_evidence, write_evaluation
 from cellseg_mm.evaluation.evidence import compare, gather
 from cellseg_mm.evaluation.instances import group_of, pair_images, read_results
 from cellseg_mm.evaluation.label_map_results import read_label_maps
-from cellseg_mm.io.files import read_json, write_json
+from cellseg_mm.io.files import alone_in, read_json, write_json
 from cellseg_mm.io.work_dir import RECORD_NAME, RESULTS_NAME, best_checkpoint, last_checkpoint
 from cellseg_mm.visualization.comparison_report import format_comparison_table, write_comparison_report
 

@@ -17,14 +17,14 @@ from pathlib import Path
 
 from cellseg_mm.datasets.cell_dataset import read_cells
 from cellseg_mm.datasets.folds import fold_file, read_folds
-from cellseg_mm.engine.child_process import alone_in, run_child
+from cellseg_mm.engine.child_process import run_child
 from cellseg_mm.engine.config import dataset_key, load_config, parse_options, settings_of
 from cellseg_mm.engine.preflight import check_data, check_work_dir
 from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.evaluation.evaluate import write_evaluation
 from cellseg_mm.evaluation.instances import pair_images, read_results
 from cellseg_mm.evaluation.out_of_fold import evaluate_folds, format_folds, summarise
-from cellseg_mm.io.files import write_json, write_text
+from cellseg_mm.io.files import alone_in, write_json, write_text
 from cellseg_mm.io.work_dir import RESULTS_NAME, best_checkpoint, last_checkpoint
 from cellseg_mm.visualization.cross_validation_report import write_page
 

@@ -74,7 +74,7 @@ def predict_images(images, checkpoints, out, *, formats=DEFAULT_FORMATS, mpp=Non
                 predictor.thresholds = np.full(len(predictor.classes), threshold)
             check_work_dir(out, option='--out')
             if rank == 0:
-                stack.enter_context(alone_in(out))
+                stack.enter_context(alone_in(out, 'a prediction'))
             chosen = [name for name in FORMATS if name in formats or 'all' in formats]
             return paths, _Work(predictor, PredictionFolder(out), chosen, mpp, {
                 'version': __version__, 'checkpoints': list(map(_digest, checkpoints)), 'mpp': mpp,

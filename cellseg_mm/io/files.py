@@ -1,10 +1,13 @@
 """Writing files so that an interrupted command leaves no half file, and reading JSON of whatever origin."""
 import fcntl
 import json
+import logging
 import os
 import re
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from mmengine.logging import print_log
 
 from cellseg_mm.errors import CellDataError, UserError
 
@@ -32,23 +35,31 @@ def atomic_path(path):
 
 
 @contextmanager
-def alone_in(folder):
-    """Keep other processes that ask for this out of a folder, as long as the block runs.
+def alone_in(folder, work):
+    """Hold a lock on a folder, which keeps out others that ask for it, and yield its descriptor.
+
+    A process that inherits the descriptor holds the lock too, for as long as it runs.
+
+    Args:
+        folder (str | Path): It exists.
+        work (str): What is done in it, such as 'a comparison'.
 
     Raises:
-        UserError: If another process is in it.
+        UserError: If another process holds it.
     """
-    handle = os.open(folder, os.O_RDONLY)
+    lock = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):  # some network file systems know no locks
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(f'{folder}: another process writes there: wait until it is done, or name another '
-                                'folder') from error
-        yield
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f'{folder}: {work} is at work in it, or a process that it started; wait for its end, end '
+                            'it, or name another folder') from None
+        except OSError as error:  # some network file systems have no locks
+            print_log(f'{folder}: it cannot be locked ({error.strerror}); see to it that {work} is alone in it',
+                      'current', logging.WARNING)
+        yield lock
     finally:
-        os.close(handle)
+        os.close(lock)
 
 
 def delete_partials(folder):

@@ -9,8 +9,9 @@ import time
 import pytest
 
 from cellseg_mm.engine import child_process
-from cellseg_mm.engine.child_process import alone_in, run_child
+from cellseg_mm.engine.child_process import run_child
 from cellseg_mm.errors import UserError
+from cellseg_mm.io.files import alone_in
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ def is_taken(folder):
         with alone_in(folder, 'a comparison'):
             return False
     except UserError as error:
-        return f'{folder}: a comparison is at work in it, or a training that it started' in str(error)
+        return f'{folder}: a comparison is at work in it, or a process that it started' in str(error)
 
 
 def test_a_command_that_outlives_the_process_that_started_it_keeps_others_out(tmp_path):
@@ -130,7 +131,7 @@ def test_a_folder_without_locks_is_worked_in_with_a_warning(tmp_path, monkeypatc
 
     said = []
     monkeypatch.setattr('fcntl.flock', no_locks)
-    monkeypatch.setattr('cellseg_mm.engine.child_process.print_log', lambda message, *_: said.append(message))
+    monkeypatch.setattr('cellseg_mm.io.files.print_log', lambda message, *_: said.append(message))
     with alone_in(tmp_path, 'a comparison') as lock:
         os.fstat(lock)
     assert said == [f'{tmp_path}: it cannot be locked (No locks available); see to it that a comparison is alone in it']

@@ -390,10 +390,10 @@ def test_an_image_that_was_moved_away_keeps_its_name_and_files(call_tool, checkp
 
 def test_two_predictions_at_once_do_not_share_a_folder(call_tool, checkpoint, images, tmp_path):
     (tmp_path / 'out').mkdir()
-    with alone_in(tmp_path / 'out'):
+    with alone_in(tmp_path / 'out', 'a prediction'):
         status, _, complaints = predict(call_tool, checkpoint, images, out=tmp_path / 'out')
     assert status == 2
-    assert 'another process writes there' in complaints
+    assert 'a prediction is at work in it' in complaints
     assert predict(call_tool, checkpoint, images, '--formats', 'csv', out=tmp_path / 'out')[0] == 0
 
 
