@@ -145,10 +145,13 @@ def main():
             write_json(RESULTS, results, indent=1)
         print(name, fold, figures, flush=True)
 
-    with ThreadPoolExecutor(args.jobs) as pool:
+    pool = ThreadPoolExecutor(args.jobs)
+    try:
         for job in as_completed([pool.submit(record, *job) for job in missing]):
             if job.exception():
                 print(f'error: {job.exception()}', file=sys.stderr, flush=True)
+    finally:
+        pool.shutdown(cancel_futures=True)  # where the user stops it, those in work come to their end
     print(table(results))
 
 
