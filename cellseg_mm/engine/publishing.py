@@ -1,57 +1,68 @@
 """Trained models as small files to hand on."""
-import shutil
+import io
+from copy import deepcopy
 
 import torch
 from mmengine.config import Config
 
 from cellseg_mm.engine.preflight import drop_pretrained
 from cellseg_mm.errors import UserError
-from cellseg_mm.inference.detector import prediction_steps
-from cellseg_mm.io.files import atomic_path
+from cellseg_mm.inference.detector import Detector, prediction_steps
+from cellseg_mm.io.files import atomic_path, write_json
 from cellseg_mm.io.work_dir import thresholds_path
 from cellseg_mm.models.checkpoint import read_checkpoint
 from cellseg_mm.models.embedded_config import embedded_config
 
-_KEPT = 'custom_imports', 'default_scope', 'classes', 'max_dets', 'model'
+# All that predictions depend on.
+_SETTINGS = 'custom_imports', 'default_scope', 'classes', 'max_dets', 'model'
+_STEPS = {'LoadTiffImage': ('percentiles', ), 'Resize': ('scale', 'scale_factor', 'keep_ratio')}
+_META = 'classes', 'CLASSES', 'mpp', 'image_size'
 
 
-def publish(source, target):
-    """Write the part of a checkpoint that predicts: weights of half precision, and what of its config they need.
+def publish(source, target, config=None, trusted=False):
+    """Write what of a checkpoint predicts: weights of half precision, what of its config they need, and thresholds.
 
     Left out are the optimizer, the log, and all settings of the training, which name folders of the machine it ran on.
-    The thresholds beside the checkpoint are copied with it.
+    Weights beyond what half precision holds stay in single precision.
 
     Args:
-        source (str | Path): A checkpoint of `tools/train.py`.
+        source (str | Path): A checkpoint of `tools/train.py`, or any of MMDetection's.
         target (Path): The file to write.
+        config (Config, optional): Of the model, for a checkpoint without its own.
+        trusted (bool): Whether code in the checkpoint may run.
 
     Raises:
-        UserError: If the source is damaged, is not to be trusted or does not hold its config; if a weight is beyond
-            what half precision holds, or the target exists.
+        UserError: If `Detector` cannot predict by the source, a weight is not finite, or a file to be written exists.
     """
-    if target.exists():
-        raise UserError(f'{target}: it exists already; name another file')
-    checkpoint = read_checkpoint(source)
-    config = embedded_config(checkpoint, source)
-    pipeline = prediction_steps(config, source)
-    settings = {name: config[name] for name in _KEPT if name in config}
-    drop_pretrained(config.model)
-    state = {name: _half(tensor, name, source) for name, tensor in checkpoint['state_dict'].items()}
-    meta = checkpoint['meta']
-    text = Config(settings | dict(test_dataloader=dict(dataset=dict(pipeline=pipeline)))).pretty_text
-    target.parent.mkdir(parents=True, exist_ok=True)
+    for path in (target, thresholds_path(target)):
+        if path.exists():
+            raise UserError(f'{path}: it exists already; name another file')
+    detector = Detector(source, config, 'cpu', trusted)  # which finds all that is wrong
+    checkpoint = read_checkpoint(source, trusted)
+    if config is None:
+        config = embedded_config(checkpoint, source, trusted)
+    settings = deepcopy({name: config[name] for name in _SETTINGS if name in config})
+    drop_pretrained(settings['model'])
+    settings['test_dataloader'] = dict(dataset=dict(pipeline=[
+        {key: step[key] for key in ('type', *_STEPS[kind]) if key in step}
+        for step in prediction_steps(config, source) if (kind := str(step['type']).removeprefix('mmdet.')) in _STEPS]))
+    meta, dataset_meta = checkpoint.get('meta', {}), checkpoint.get('meta', {}).get('dataset_meta') or {}
+    content = dict(
+        state_dict={name: _half(tensor, name, source) for name, tensor in checkpoint['state_dict'].items()},
+        meta=dict(
+            cfg=Config(settings).pretty_text, epoch=meta.get('epoch'), iter=meta.get('iter'),
+            dataset_meta={name: dataset_meta[name] for name in _META if name in dataset_meta}))
+    buffer = io.BytesIO()  # the name of a file would be part of the content
+    torch.save(content, buffer)
     with atomic_path(target) as partial:
-        torch.save(dict(state_dict=state, meta=dict(
-            cfg=text, dataset_meta=meta.get('dataset_meta'), epoch=meta.get('epoch'), iter=meta.get('iter'))), partial)
-    if thresholds_path(source).is_file():
-        shutil.copyfile(thresholds_path(source), thresholds_path(target))
+        partial.write_bytes(buffer.getvalue())
+        write_json(thresholds_path(target), detector.thresholds)
 
 
 def _half(tensor, name, path):
     if not tensor.is_floating_point():
         return tensor.clone()
-    half = tensor.half().contiguous()
-    if not torch.isfinite(half).all():
-        raise UserError(f'{path}: {name} is not finite in half precision: it holds values up to '
-                        f'{float(tensor.abs().max()):g}')
-    return half
+    if not torch.isfinite(tensor).all():
+        raise UserError(f'{path}: {name} is not finite: the training went astray; take an earlier checkpoint')
+    half = tensor.half()
+    return (half if torch.isfinite(half).all() else tensor).clone(memory_format=torch.contiguous_format)

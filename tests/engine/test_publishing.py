@@ -1,13 +1,15 @@
 import numpy as np
 import pytest
 import torch
-from local_model import CLASSES, discs, write_checkpoint
+from local_model import CLASSES, discs, local_config, write_checkpoint
 
 from cellseg_mm.engine.publishing import publish
 from cellseg_mm.errors import UserError
 from cellseg_mm.inference import Predictor
-from cellseg_mm.io.files import write_json
+from cellseg_mm.io.files import read_json, write_json
 from cellseg_mm.io.work_dir import thresholds_path
+
+SECRET = '/home/me/secret'
 
 
 @pytest.fixture
@@ -15,17 +17,23 @@ def source(tmp_path):
     path = write_checkpoint(tmp_path / 'best_epoch_3.pth')
     checkpoint = torch.load(path)
     checkpoint['optimizer'] = dict(state=[torch.ones(1000, 1000)])
-    checkpoint['meta']['cfg'] += "work_dir = '/home/me/secret'\n"
+    config = local_config()
+    config.work_dir = SECRET
+    config.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=SECRET)
+    config.test_dataloader.dataset.pipeline[0].backend_args = dict(path=SECRET)
+    checkpoint['meta']['cfg'] = config.pretty_text
+    checkpoint['meta']['dataset_meta']['root'] = SECRET
     torch.save(checkpoint, path)
-    write_json(thresholds_path(path), dict.fromkeys(CLASSES, 0.6))
+    write_json(thresholds_path(path), dict.fromkeys(CLASSES, 0.72))
     return path
 
 
 def test_what_is_published_predicts_the_same_from_half_the_bytes(source, tmp_path):
     publish(source, target := tmp_path / 'weights/mine.pth')
     whole, found = (Predictor(path)(discs()) for path in (source, target))
-    assert len(whole) == pytest.approx(len(found), rel=0.05)  # some are at the edge of what counts
-    np.testing.assert_allclose(np.sort(whole.scores)[-100:], np.sort(found.scores)[-100:], atol=0.03)
+    assert len(whole) == pytest.approx(len(found), rel=0.1)  # some are at the edge of what counts
+    assert min(found.scores) >= 0.72
+    np.testing.assert_allclose(np.sort(whole.scores)[-50:], np.sort(found.scores)[-50:], atol=0.03)
     areas = [np.sort(cells.masks.areas[np.argsort(-cells.scores)[:50]]) for cells in (whole, found)]
     assert np.median(np.abs(np.subtract(*areas))) <= 1
     state = torch.load(target)['state_dict']
@@ -35,26 +43,52 @@ def test_what_is_published_predicts_the_same_from_half_the_bytes(source, tmp_pat
 
 
 def test_folders_of_the_machine_and_the_optimizer_stay_there(source, tmp_path):
-    assert 'secret' in torch.load(source)['meta']['cfg']
-    publish(source, target := tmp_path / 'mine.pth')
-    published = torch.load(target)
+    for path in (tmp_path / 'a.pth', tmp_path / 'b.pth'):
+        publish(source, path)
+    content = (tmp_path / 'a.pth').read_bytes()
+    assert SECRET.encode() not in content
+    assert content == (tmp_path / 'b.pth').read_bytes()
+    published = torch.load(tmp_path / 'a.pth')
     assert published.keys() == {'state_dict', 'meta'}
-    assert 'secret' not in published['meta']['cfg']
-    assert 'init_cfg' not in published['meta']['cfg'].replace('init_cfg=None', '')
-    assert published['meta']['dataset_meta']['classes'] == CLASSES
+    assert published['meta']['dataset_meta'] == dict(classes=CLASSES, mpp=0.5, image_size=[300.0, 300.0])
+    assert read_json(tmp_path / 'a.thresholds.json', '') == dict.fromkeys(CLASSES, 0.72)
 
 
-def test_weights_beyond_half_precision_are_refused(source, tmp_path):
+def test_a_bare_state_dict_takes_its_config_from_a_file(source, tmp_path):
+    torch.save(torch.load(source)['state_dict'], tmp_path / 'bare.pth')
+    with pytest.raises(UserError, match='does not hold its config; give the config file by --config'):
+        publish(tmp_path / 'bare.pth', tmp_path / 'mine.pth')
+    publish(tmp_path / 'bare.pth', tmp_path / 'mine.pth', local_config())
+    assert Predictor(tmp_path / 'mine.pth').classes == CLASSES
+
+
+def test_a_checkpoint_of_another_model_is_refused(source, tmp_path):
     checkpoint = torch.load(source)
-    checkpoint['state_dict']['neck.fpn_convs.0.conv.weight'][0, 0, 0, 0] = 1e5
+    del checkpoint['state_dict']['backbone.conv1.weight']
     torch.save(checkpoint, source)
-    with pytest.raises(UserError, match=r'neck\.fpn_convs\.0\.conv\.weight is not finite in half precision: .* 100000'):
+    with pytest.raises(UserError, match='of another model'):
         publish(source, tmp_path / 'mine.pth')
-    assert not (tmp_path / 'mine.pth').exists()
+    assert not list(tmp_path.glob('*mine*'))
 
 
-def test_nothing_is_overwritten(source, tmp_path):
-    (tmp_path / 'mine.pth').write_text('mine')
-    with pytest.raises(UserError, match='it exists already'):
+@pytest.mark.parametrize('value', [1e5, float('nan')])
+def test_weights_that_half_precision_cannot_hold_stay_whole_and_others_are_refused(source, tmp_path, value):
+    checkpoint = torch.load(source)
+    name = 'neck.fpn_convs.0.conv.weight'
+    checkpoint['state_dict'][name][0, 0, 0, 0] = value
+    torch.save(checkpoint, source)
+    if value == 1e5:
         publish(source, tmp_path / 'mine.pth')
-    assert (tmp_path / 'mine.pth').read_text() == 'mine'
+        assert torch.equal(torch.load(tmp_path / 'mine.pth')['state_dict'][name], checkpoint['state_dict'][name])
+    else:
+        with pytest.raises(UserError, match=rf'{name} is not finite'):
+            publish(source, tmp_path / 'mine.pth')
+        assert not list(tmp_path.glob('*mine*'))
+
+
+@pytest.mark.parametrize('name', ['mine.pth', 'mine.thresholds.json'])
+def test_nothing_is_overwritten(source, tmp_path, name):
+    (tmp_path / name).write_text('mine')
+    with pytest.raises(UserError, match=f'{name}: it exists already'):
+        publish(source, tmp_path / 'mine.pth')
+    assert [path.read_text() for path in tmp_path.glob('mine*')] == ['mine']
