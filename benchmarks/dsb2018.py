@@ -20,21 +20,20 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('out', type=Path)
     out = parser.parse_args().out
-    real = os.environ.get('CELLSEG_REAL_DATA')
-    if real is None:
-        sys.exit('error: name the folder of the real data by the environment variable CELLSEG_REAL_DATA')
+    root = Path(os.environ.get('CELLSEG_REAL_DATA', ''), 'dsb2018')
+    if not (root / 'images').is_dir():
+        sys.exit(f'error: there is no {root}/images: name the folder of the real data by the environment variable '
+                 'CELLSEG_REAL_DATA')
     from cellseg_mm.datasets.splits import appearance_features, group_by_appearance
     from cellseg_mm.io.image import read_image
-    root = Path(real, 'dsb2018')
     paths = sorted((root / 'images').iterdir())
-    images = [read_image(path) for path in paths]
-    features = np.stack([appearance_features(image) for image in images])
-    is_bright = np.array([np.median(image) > BRIGHT for image in images])
+    surveyed = [(appearance_features(image), np.median(image) > BRIGHT) for image in map(read_image, paths)]
+    features, is_bright = map(np.array, zip(*surveyed, strict=True))
     names = np.empty(len(paths), object)
     for look in np.unique(looks := group_by_appearance(features)):
         members = np.flatnonzero(looks == look)
         names[members] = f'look{look}'
-        if is_bright[members].mean() > 0.5:
+        if np.mean(is_bright[members]) > 0.5:
             for part, image in zip(group_by_appearance(features[members]), members, strict=True):
                 names[image] = f'look{look}_{part}'
     out.mkdir(parents=True, exist_ok=True)
@@ -43,7 +42,7 @@ def main():
                                                        zip(paths, names, strict=True))])
     print(f'{len(set(names))} groups of {len(paths)} images; now\n'
           f'    python tools/prepare_data.py {out} --images {root}/images --labels {root}/labels '
-          f'--classes nucleus --groups {out}/groups.csv --folds 0')
+          f'--classes nucleus --groups {out}/groups.csv --val-fraction 0.2 --folds 0')
 
 
 if __name__ == '__main__':
