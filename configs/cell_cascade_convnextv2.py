@@ -1,6 +1,6 @@
 # Cascade Mask R-CNN on ConvNeXtV2-Base, the backbone of the best public entries; for GPUs.
 # Its weights are for research alone: CC BY-NC 4.0.
-_base_ = 'cell_cascade.py'
+_base_ = ['cell_cascade.py', '_base_/strong.py']
 
 model = dict(
     backbone=dict(
@@ -11,9 +11,11 @@ model = dict(
         drop_path_rate=0.3,
         with_cp=True,  # less memory, more time
         init_cfg=dict(type='Timm')),
-    neck=dict(in_channels=[128, 256, 512, 1024]))
+    neck=dict(in_channels=[128, 256, 512, 1024]),
+    rpn_head=dict(anchor_generator=dict(scales=[4])))  # from 16 px on, for enlarged cells
+train_dataloader, val_dataloader, test_dataloader = _base_.strong_dataloaders
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=0.0001, weight_decay=0.05),
     constructor='LayerDecayConstructor',
     paramwise_cfg=dict(decay_rate=0.93))  # at each of 36 blocks and the head: the stem's rate is a fifteenth
-param_scheduler = [dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100), _base_.param_scheduler]
+train_cfg, param_scheduler, custom_hooks = _base_.strong_train_cfg, _base_.strong_schedule, _base_.strong_hooks

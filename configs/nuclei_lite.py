@@ -1,4 +1,4 @@
-# Nuclei of any stain, focus and magnification; weights/nuclei_lite.pth was trained by it (weights/README.md).
+# Nuclei of any stain, focus and magnification, for CPUs.
 _base_ = 'cell_maskrcnn_lite.py'
 data_root = 'data/nuclei'
 classes = ('nucleus', )

@@ -14,8 +14,9 @@ from cellseg_mm.structures.local_masks import LocalMasks
 MAX_DETS = 20  # untrained models find as many as they may, and masks take time
 SIZE, SMALLER = (64, 96), (40, 70)
 TILES = {'model.tiles.size': 64, 'model.tiles.overlap': 32}
-# Numbers of the same parts, which say how many places are looked at; time grows with them.
+# Numbers of the same parts, which say how many places are looked at; time grows with them. Scenes have two classes.
 FEWER = dict(
+    nuclei_lite={'classes': ('nucleus', 'other')},
     cell_queryinst={'model.rpn_head.num_proposals': 30},
     cell_queryinst_lite={'model.rpn_head.num_proposals': 30, **TILES},
     cell_mask2former={'model.panoptic_head.num_queries': 30, 'model.train_cfg.num_points': 1000},

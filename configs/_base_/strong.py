@@ -1,0 +1,37 @@
+# How the strong configs train, on a GPU and for some hours: enlarged crops that hold cells, every way round, of varied
+# stain, focus and compression; and an average of the weights. docs/recipe.md says what of it was measured, and on what.
+crop = 320  # pixels of the image, before it is enlarged
+enlarge = 2.0
+
+load = [dict(type='LoadTiffImage'), dict(type='LoadCellAnnotations')]
+resize = dict(type='Resize', scale_factor=enlarge, keep_ratio=True)
+strong_train_pipeline = [
+    *load,
+    dict(type='RandomCellCrop', crop_size=(2 * crop, 2 * crop)),
+    dict(type='RandomCellAffine', max_rotation=180, crop_size=(crop, crop)),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='StainJitter'),
+    dict(type='RandomApply', prob=0.2, transforms=dict(type='RandomBlur')),
+    dict(type='RandomApply', prob=0.2, transforms=dict(type='RandomJPEG')),
+    resize,
+    dict(type='PackDetInputs'),
+]
+strong_val_pipeline = [*load, resize, dict(type='PackDetInputs')]
+strong_test_pipeline = [
+    dict(type='LoadTiffImage'),
+    resize,
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
+# For the training, validation and test data.
+strong_dataloaders = [
+    dict(dataset=dict(pipeline=strong_train_pipeline)),
+    dict(dataset=dict(pipeline=strong_val_pipeline)),
+    dict(dataset=dict(pipeline=strong_test_pipeline)),
+]
+# One crop of each image an epoch: of the course's 209 images, 100 epochs are 5,200 steps.
+strong_train_cfg = dict(max_epochs=100, val_interval=5)
+strong_schedule = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
+    dict(type='CosineAnnealingLR', eta_min=1e-6, by_epoch=True, convert_to_iter_based=True),
+]
+strong_hooks = [dict(type='EMAHook', ema_type='ExpMomentumEMA', momentum=0.001, update_buffers=True, priority=49)]
