@@ -5,7 +5,8 @@ from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 from mmdet.registry import TRANSFORMS
 
-from cellseg_mm.datasets.transforms.crop import check_share, check_size, keep_visible, record_homography
+from cellseg_mm.datasets.transforms.checks import check_cells, check_share, check_size, is_number, is_range
+from cellseg_mm.datasets.transforms.crop import keep_visible, record_homography
 from cellseg_mm.errors import UserError
 
 
@@ -20,9 +21,13 @@ class RandomQuarterTurn(BaseTransform):
     Modified keys: `img`, `img_shape`, `gt_bboxes`, `gt_masks`.
 
     Added keys: `homography_matrix`.
+
+    Raises:
+        UserError: If there are no masks, or there is a semantic map, which would stay as it is.
     """
 
     def transform(self, results):
+        check_cells(self, results)
         quarters, mirrored = self._draw()
         image, masks = results['img'], results['gt_masks']
         height, width = image.shape[:2]
@@ -33,7 +38,7 @@ class RandomQuarterTurn(BaseTransform):
         for _ in range(quarters):
             matrix = [[0, 1, 0], [-1, 0, width], [0, 0, 1]] @ matrix
             height, width = width, height
-        results['img'] = np.rot90(image, quarters)
+        results['img'] = np.rot90(image, quarters).copy()  # torch takes no negative strides, which 1 pixel may keep
         results['img_shape'] = height, width
         results['gt_masks'] = masks.rot90(quarters)
         results['gt_bboxes'].project_(matrix)
@@ -66,8 +71,8 @@ class RandomCellAffine(BaseTransform):
         max_translation (float): Share of width and of height, 0 to 1; the shift is uniform up to it, either way.
         min_visible (float): Share of its pixels, 0 to 1, that a cell needs on the canvas so as not to be ignored.
         crop_size (tuple[int, int], optional): (width, height), in pixels, of the middle of the canvas, which alone is
-            kept. Behind a crop 1.5 times as large, divided by the least factor, nothing comes in from outside at any
-            angle.
+            kept. Behind a crop twice as large, divided by the least factor, nothing comes in from outside at any angle
+            with the default shear and translation; without either, 1.5 times is enough.
 
     Required keys: `img`, `gt_bboxes`, `gt_bboxes_labels`, `gt_ignore_flags`, `gt_masks` (LocalMasks).
 
@@ -77,15 +82,16 @@ class RandomCellAffine(BaseTransform):
     Added keys: `homography_matrix`.
 
     Raises:
-        UserError: If an argument is out of its range.
+        UserError: If an argument is out of its range, there are no masks, or there is a semantic map, which would stay
+            as it is.
     """
 
     def __init__(self, max_rotation=15, scale_range=(0.8, 1.25), max_shear=5, max_translation=0.05, min_visible=0.1,
                  crop_size=None):
-        if max_rotation < 0 or not 0 <= max_shear < 45:
+        if not (is_number(max_rotation) and is_number(max_shear) and max_shear < 45):
             raise UserError('RandomCellAffine: max_rotation is in degrees from 0 on, max_shear from 0 to below 45, not '
                             f'{max_rotation} and {max_shear}')
-        if len(scale_range) != 2 or not 0 < scale_range[0] <= scale_range[1] < np.inf:
+        if not (is_range(scale_range) and scale_range[0] > 0):
             raise UserError(f'RandomCellAffine: scale_range is (least, largest), both above 0, not {scale_range}')
         check_share('RandomCellAffine: max_translation', max_translation)
         check_share('RandomCellAffine: min_visible', min_visible)
@@ -95,6 +101,7 @@ class RandomCellAffine(BaseTransform):
         self.max_translation, self.min_visible, self.crop_size = max_translation, min_visible, crop_size
 
     def transform(self, results):
+        check_cells(self, results)
         image = results['img']
         height, width = image.shape[:2]
         matrix = self._draw_matrix(height, width)

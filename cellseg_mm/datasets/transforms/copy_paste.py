@@ -7,11 +7,13 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 from mmdet.registry import TRANSFORMS
+from mmengine.dataset import ClassBalancedDataset, RepeatDataset
 
+from cellseg_mm.datasets.transforms.checks import check_cells, check_weights, is_count, is_number
 from cellseg_mm.errors import UserError
 from cellseg_mm.structures.local_masks import LocalMasks
 
-# Of finding an image with a class, and of finding a place for a cell.
+# Of finding a place for a cell.
 _TRIES = 30
 # Free places of which the best is taken.
 _COMPARED = 8
@@ -28,8 +30,8 @@ class CellCopyPaste(BaseTransform):
 
     Args:
         max_cells (int): How many cells are pasted at most; the number is drawn from 0 up to this.
-        images (int): How many other images bring cells. For each a class is drawn by its weight, then an image that
-            has it.
+        images (int): How many other images bring cells. For each a class is drawn by its weight, of those that the data
+            set has, then an image that has a cell of it which is not to be ignored.
         class_weights (Sequence[float], optional): How often to paste each class, relative to each other; by default
             all alike, which is to say rare ones far more often than they occur. Within a class, all cells are alike.
         margin (int): Up to how many pixels from a cell its surroundings are pasted with it.
@@ -45,30 +47,42 @@ class CellCopyPaste(BaseTransform):
     left to be seen are gone.
 
     Raises:
-        UserError: If an argument is outside its range, or weights are fewer than classes.
+        UserError: If an argument is outside its range, weights are not as many as classes, a data set does not tell
+            the classes of its images, there are no masks, or there is a semantic map, which would stay as it is.
     """
 
     def __init__(self, max_cells=20, images=2, class_weights=None, margin=4, max_covered=0.0, match_color=True):
-        if min(max_cells, images, margin) < 0 or not 0 <= max_covered <= 1:
-            raise UserError(f'CellCopyPaste: max_cells={max_cells}, images={images} and margin={margin} have to be 0 '
-                            f'or more, and max_covered={max_covered} from 0 to 1')
-        if class_weights is not None and (min(class_weights) < 0 or sum(class_weights) == 0):
-            raise UserError(f'CellCopyPaste: class_weights={class_weights} have to be 0 or more, and not all 0')
+        if not (all(map(is_count, (max_cells, images, margin))) and is_number(max_covered) and max_covered <= 1):
+            raise UserError(f'CellCopyPaste: max_cells={max_cells}, images={images} and margin={margin} have to be '
+                            f'whole numbers of 0 or more, and max_covered={max_covered} from 0 to 1')
+        if class_weights is not None:
+            check_weights('CellCopyPaste', class_weights)
         self.max_cells, self.images, self.class_weights = max_cells, images, class_weights
         self.margin, self.max_covered, self.match_color = margin, max_covered, match_color
+        self._listed = None, None  # a data set, and its images of each class: to list them takes long
 
     def get_indexes(self, dataset):
         """Draw the images that cells are taken from, as `MultiImageMixDataset` asks.
 
         Args:
-            dataset (BaseDetDataset | ClassBalancedDataset): It has to have `metainfo` and `get_cat_ids`.
+            dataset (BaseDetDataset | RepeatDataset | ClassBalancedDataset): All its images are looked through once, by
+                each process.
 
         Returns:
-            list[int]: `images` indices.
+            list[int]: `images` indices, or none if no image has a class to paste.
         """
-        weights = self._weights(len(dataset.metainfo['classes']))
-        labels = np.random.choice(len(weights), self.images, p=weights / weights.sum())  # noqa: NPY002 -- as MMDetection
-        return [_image_with(label, dataset) for label in labels]
+        if not self.images:
+            return []
+        if self._listed[0] is not dataset:
+            self._listed = dataset, _images_of_classes(dataset)
+        images = self._listed[1]
+        if self.class_weights is not None and len(self.class_weights) > len(images):
+            self._refuse_weights(len(images))
+        weights = self._weights(len(images)) * [len(found) > 0 for found in images]
+        if not weights.any():
+            return []
+        labels = np.random.choice(len(images), self.images, p=weights / weights.sum())  # noqa: NPY002 -- as MMDetection
+        return [int(np.random.choice(images[label])) for label in labels]  # noqa: NPY002
 
     @cache_randomness
     def _draw(self, weights):
@@ -79,6 +93,7 @@ class CellCopyPaste(BaseTransform):
         return cells, np.random.randint(8, size=count), np.random.rand(count, _TRIES, 2)  # noqa: NPY002
 
     def transform(self, results):
+        check_cells(self, results)
         sources = [results, *results.get('mix_results', [])]
         whole = [_whole_cells(source, self.margin) for source in sources]
         numbers = np.repeat(np.arange(len(sources)), [len(cells) for cells in whole])
@@ -111,9 +126,12 @@ class CellCopyPaste(BaseTransform):
         if self.class_weights is None:
             return np.ones(classes)
         if len(self.class_weights) < classes:
-            raise UserError(f'CellCopyPaste: there are {len(self.class_weights)} class_weights for {classes} classes; '
-                            'give each class one')
+            self._refuse_weights(classes)
         return np.array(self.class_weights[:classes], float)
+
+    def _refuse_weights(self, classes):
+        raise UserError(f'CellCopyPaste: the number of class_weights is {len(self.class_weights)}, that of classes '
+                        f'{classes}; give each class one')
 
     def __repr__(self):
         return (f'{type(self).__name__}(max_cells={self.max_cells}, images={self.images}, class_weights='
@@ -233,13 +251,24 @@ def _moved(span, start):
     return slice(span.start - start, span.stop - start)
 
 
-def _image_with(label, dataset):
-    """An image drawn from those with a class, or from all where they are hard to find."""
-    for _ in range(_TRIES):
-        index = np.random.randint(len(dataset))  # noqa: NPY002 -- as MMDetection
-        if label in dataset.get_cat_ids(index):
-            break
-    return index
+def _images_of_classes(dataset):
+    """For each class, the indices of images that have a cell of it which is not to be ignored."""
+    labels = _labels(dataset)
+    return [np.flatnonzero([label in found for found in labels])
+            for label in range(len(dataset.metainfo['classes']))]
+
+
+def _labels(dataset):
+    """For each image, the set of labels of its cells that are not to be ignored."""
+    if isinstance(dataset, (RepeatDataset, ClassBalancedDataset)):  # an image is slow to read, and repeated often
+        labels = _labels(dataset.dataset)
+        return [labels[dataset._get_ori_dataset_idx(index)] for index in range(len(dataset))]
+    try:
+        return [{cell['bbox_label'] for cell in dataset.get_data_info(index)['instances'] if not cell['ignore_flag']}
+                for index in range(len(dataset))]
+    except (AttributeError, KeyError) as error:
+        raise UserError(f'CellCopyPaste: {type(dataset).__name__} does not tell the classes of its images; use '
+                        'CellDataset, or set images=0') from error
 
 
 def _whole_cells(results, margin):

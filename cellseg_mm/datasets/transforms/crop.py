@@ -4,6 +4,7 @@ from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 from mmdet.registry import TRANSFORMS
 
+from cellseg_mm.datasets.transforms.checks import check_cells, check_share, check_size, check_weights
 from cellseg_mm.errors import UserError
 
 
@@ -31,7 +32,8 @@ class RandomCellCrop(BaseTransform):
     Added keys: `homography_matrix`.
 
     Raises:
-        UserError: If an argument is out of its range, or a cell's class has no weight.
+        UserError: If an argument is out of its range, a cell's class has no weight, there are no masks, or there is a
+            semantic map, which would stay as it is.
     """
 
     def __init__(self, crop_size, min_visible=0.1, class_weights=None, prob_anywhere=0.1):
@@ -39,14 +41,12 @@ class RandomCellCrop(BaseTransform):
         check_share('RandomCellCrop: min_visible', min_visible)
         check_share('RandomCellCrop: prob_anywhere', prob_anywhere)
         if class_weights is not None:
-            class_weights = np.asarray(class_weights, float)
-            if not (np.isfinite(class_weights).all() and (class_weights >= 0).all() and class_weights.any()):
-                raise UserError('RandomCellCrop: class_weights are numbers from 0 on, one at least above it, not '
-                                f'{class_weights.tolist()}')
+            class_weights = check_weights('RandomCellCrop', class_weights)
         self.crop_size = tuple(crop_size)
         self.min_visible, self.class_weights, self.prob_anywhere = min_visible, class_weights, prob_anywhere
 
     def transform(self, results):
+        check_cells(self, results)
         height, width = results['img'].shape[:2]
         size = np.minimum(self.crop_size, (width, height))
         x, y = self._draw_corner(results, size, (width, height) - size)
@@ -90,7 +90,8 @@ class RandomCellCrop(BaseTransform):
 def keep_visible(results, masks, window, min_visible):
     """Cut the cells of an image to a window of it, and give them boxes that are tight around what is left.
 
-    What has no pixel in the window is dropped. What keeps less than a share of its pixels becomes one of
+    What has no pixel in the window is dropped. What keeps less than a share of its pixels (of those that it had before
+    this step, not of the whole cell: of two steps in a row, each may cut off as much) becomes one of
     MMDetection's ignored instances: it is no cell to be found. Whether it is then background depends on the model. An
     assigner with an `ignore_iof_thr` above 0 leaves out the anchors and proposals that lie on the ignored box by that
     share, those of neighbours too; those of MMDetection's configs, and so of ours, have -1, and all models without a
@@ -117,14 +118,3 @@ def record_homography(results, matrix):
     matrix = np.asarray(matrix, np.float32)
     before = results.get('homography_matrix')
     results['homography_matrix'] = matrix if before is None else matrix @ before
-
-
-def check_size(name, size):
-    """Raise a UserError if a transform's `crop_size` is not (width, height) in whole pixels."""
-    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-        raise UserError(f'{name}: crop_size is (width, height) in whole pixels, not {size}')
-
-
-def check_share(name, value):
-    if not 0 <= value <= 1:
-        raise UserError(f'{name} is a share from 0 to 1, not {value}')

@@ -5,6 +5,7 @@ from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 from mmdet.registry import TRANSFORMS
 
+from cellseg_mm.datasets.transforms.checks import is_range
 from cellseg_mm.errors import UserError
 
 
@@ -22,8 +23,8 @@ class RandomBlur(BaseTransform):
     """
 
     def __init__(self, sigma=(0.3, 1.2)):
-        if not 0 < sigma[0] <= sigma[1]:
-            raise UserError(f'RandomBlur: sigma={tuple(sigma)} has to be a range above 0, the lower first')
+        if not (is_range(sigma) and sigma[0] > 0):
+            raise UserError(f'RandomBlur: sigma={sigma} has to be a range above 0, the lower first')
         self.sigma = tuple(sigma)
 
     @cache_randomness
@@ -52,8 +53,8 @@ class RandomJPEG(BaseTransform):
     """
 
     def __init__(self, quality=(50, 95)):
-        if not 0 <= quality[0] <= quality[1] <= 100:
-            raise UserError(f'RandomJPEG: quality={tuple(quality)} has to be a range in 0 to 100, the lower first')
+        if not (is_range(quality) and quality[1] <= 100):
+            raise UserError(f'RandomJPEG: quality={quality} has to be a range in 0 to 100, the lower first')
         self.quality = tuple(quality)
 
     @cache_randomness

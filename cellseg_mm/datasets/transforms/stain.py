@@ -5,6 +5,7 @@ from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 from mmdet.registry import TRANSFORMS
 
+from cellseg_mm.datasets.transforms.checks import is_number
 from cellseg_mm.errors import UserError
 from cellseg_mm.structures.stains import BLACK, STAINS
 
@@ -30,12 +31,12 @@ class StainJitter(BaseTransform):
     Required and modified key: `img` (uint8 (H, W, 3) BGR).
 
     Raises:
-        UserError: If one is negative.
+        UserError: If one is negative, or no finite number.
     """
 
     def __init__(self, scale=0.2, shift=0.01):
-        if scale < 0 or shift < 0:
-            raise UserError(f'StainJitter: scale={scale} and shift={shift} have to be 0 or more')
+        if not (is_number(scale) and is_number(shift)):
+            raise UserError(f'StainJitter: scale={scale} and shift={shift} have to be numbers of 0 or more')
         self.scale, self.shift = scale, shift
 
     @cache_randomness

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from loaded_cells import assert_boxes_are_tight, canvases, loaded, squares
+from mmdet.datasets.transforms import PackDetInputs
 
 from cellseg_mm.datasets.transforms.affine import RandomCellAffine, RandomQuarterTurn
 from cellseg_mm.errors import UserError
@@ -71,6 +72,28 @@ def test_the_homography_carries_the_middle_of_a_cell_to_where_it_is(transform):
         assert scale == 1
         moved = after['gt_masks'].to_ndarray()[0].nonzero()
         np.testing.assert_allclose([x, y], [np.mean(moved[1]) + 0.5, np.mean(moved[0]) + 0.5], atol=0.1)
+
+
+@pytest.mark.parametrize('shape', [(1, 9), (9, 1), (1, 1)])
+def test_an_image_of_one_pixel_width_or_height_can_be_packed_whatever_its_turn(shape):
+    for seed in range(20):
+        turned = run(RandomQuarterTurn(), loaded(squares([(0, 0)], shape)), seed)
+        packed = PackDetInputs(meta_keys=())(dict(turned))['inputs']
+        np.testing.assert_array_equal(packed.permute(1, 2, 0), turned['img'])
+
+
+@pytest.mark.parametrize(('side', 'options'), [
+    (150, dict(max_shear=0, max_translation=0, scale_range=(1, 1))),
+    (150 * 1.25, dict(max_shear=0, max_translation=0)), (200 * 1.25, {})])
+def test_nothing_comes_in_from_outside_behind_a_crop_as_large_as_told(side, options):
+    transform = RandomCellAffine(180, **options)
+    np.random.seed(0)  # noqa: NPY002
+    first, last = (side - 100) / 2, (side + 100) / 2
+    corners = np.transpose([(x, y, 1) for x in (first, last) for y in (first, last)])
+    for _ in range(3000):
+        x, y, _ = np.linalg.inv(transform._draw_matrix(side, side)) @ corners
+        assert min(x.min(), y.min()) >= 0
+        assert max(x.max(), y.max()) <= side
 
 
 @given(canvases(max_side=40), st.floats(0, 180), st.floats(0.5, 2), st.floats(0, 30), st.floats(0, 1), SEED)
@@ -199,9 +222,12 @@ def test_the_same_seed_gives_the_same_result(transform):
 
 @pytest.mark.parametrize(('options', 'message'), [
     (dict(max_rotation=-1), 'max_rotation'), (dict(max_shear=45), 'max_shear'),
-    (dict(scale_range=(0, 1)), 'scale_range'), (dict(scale_range=(2, 1)), 'scale_range'),
+    (dict(max_rotation=np.nan), 'max_rotation'), (dict(max_rotation=np.inf), 'max_rotation'),
+    (dict(max_shear=np.nan), 'max_shear'), (dict(scale_range=1.2), 'scale_range'),
+    (dict(scale_range=(1, np.inf)), 'scale_range'), (dict(scale_range=(0, 1)), 'scale_range'),
+    (dict(scale_range=(2, 1)), 'scale_range'),
     (dict(max_translation=2), 'max_translation'), (dict(min_visible=-1), 'min_visible'),
-    (dict(crop_size=(0, 5)), 'crop_size')])
+    (dict(crop_size=(0, 5)), 'crop_size'), (dict(crop_size=5), 'crop_size')])
 def test_affine_arguments_out_of_range_are_refused_by_name(options, message):
     with pytest.raises(UserError, match=message):
         RandomCellAffine(**options)

@@ -1,10 +1,13 @@
+import pickle
 from copy import deepcopy
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmdet.datasets import BaseDetDataset, MultiImageMixDataset
 from mmdet.registry import DATASETS
+from mmengine.dataset import ClassBalancedDataset, ConcatDataset, RepeatDataset
 from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 from scipy.ndimage import distance_transform_edt
@@ -246,23 +249,109 @@ def test_mmdetections_data_set_of_mixed_images_brings_the_cells(tiny_config):
     assert max(counts) > 2
 
 
-def test_images_that_bring_cells_have_the_class_that_is_drawn():
+class Images(BaseDetDataset):
+    """Images with cells of these labels; of those below 0, as of -1 - label, to ignore."""
 
-    class Images(list):
-        metainfo = dict(classes=('common', 'rare'))  # noqa: RUF012 -- as MMDetection
-        get_cat_ids = list.__getitem__
+    METAINFO = dict(classes=('common', 'rare', 'absent'))  # noqa: RUF012 -- as MMDetection
 
+    def __init__(self, labels, **kwargs):
+        self.labels, self.read = labels, 0
+        super().__init__(serialize_data=False, **kwargs)  # which collects garbage, for seconds
+
+    def load_data_list(self):
+        return [dict(img_id=number, instances=[
+            dict(bbox_label=max(label, -1 - label), ignore_flag=int(label < 0)) for label in labels])
+                for number, labels in enumerate(self.labels)]
+
+    def get_data_info(self, idx):
+        self.read += 1
+        return super().get_data_info(idx)
+
+
+LABELS = [[0, 0]] * 97 + [[0, 1], [0, -2], []]
+
+
+def drawn_from(dataset, count=200, **arguments):
     set_random_seed(0)
-    images = Images([[0, 0]] * 7 + [[0, 1]] + [[0, 0]] * 2)
-    drawn = CellCopyPaste(images=200, class_weights=(0, 1)).get_indexes(images)
-    assert 0.9 < np.mean(np.array(drawn) == 7) < 1  # now and then it is not found
-    assert set(CellCopyPaste(images=200, class_weights=(1, 0)).get_indexes(images)) == set(range(10))
+    return CellCopyPaste(images=count, **arguments).get_indexes(dataset)
+
+
+def test_images_that_bring_cells_have_the_class_that_is_drawn():
+    assert set(drawn_from(Images(LABELS), class_weights=(0, 1, 0))) == {97}
+    assert set(drawn_from(Images(LABELS), 2000, class_weights=(1, 0, 0))) == set(range(99))
+    assert 80 < drawn_from(Images(LABELS)).count(97) < 120
+
+
+def test_classes_of_which_no_image_has_a_cell_to_paste_bring_none():
+    assert 97 not in drawn_from(Images(LABELS[:50]))
+    assert drawn_from(Images(LABELS), class_weights=(0, 0, 1)) == []
+    assert drawn_from(Images([[-1], []])) == []
+
+
+@pytest.mark.parametrize(('indices', 'expected'), [(98, set(range(98))), ([97, 5, 97], {0, 1, 2}), (-3, {0, 1})])
+def test_a_part_of_a_data_set_counts_its_own_images(indices, expected):
+    assert set(drawn_from(Images(LABELS, indices=indices), 1500)) == expected
+
+
+@pytest.mark.parametrize(('wrapped', 'expected'), [
+    (lambda images: RepeatDataset(images, 3), {97, 197, 297}),
+    (lambda images: ClassBalancedDataset(images, 0.1), {97, 98, 99}),
+    (lambda images: ConcatDataset([images, images]), {97, 197})],
+    ids=['repeated', 'balanced', 'concatenated'])
+def test_images_of_a_class_are_found_in_wrapped_data_sets(wrapped, expected):
+    dataset = wrapped(Images(LABELS))
+    drawn = set(drawn_from(dataset, class_weights=(0, 1, 0)))
+    assert drawn == expected
+    assert {dataset.get_data_info(index)['img_id'] for index in drawn} == {97}
+
+
+def test_images_are_looked_through_once_whatever_repeats_them():
+    images = Images(LABELS)
+    repeated, transform = RepeatDataset(images, 50), CellCopyPaste()
+    for _ in range(5):
+        transform.get_indexes(repeated)
+    assert images.read == 100
+    assert set(transform.get_indexes(Images(LABELS[:1]))) == {0}
+
+
+@pytest.mark.parametrize('copied', [deepcopy, lambda mixed: pickle.loads(pickle.dumps(mixed))],
+                         ids=['copied', 'pickled'])
+def test_copies_for_workers_draw_alike_and_look_through_nothing_again(copied):
+    mixed = MultiImageMixDataset(Images(LABELS), [dict(type='CellCopyPaste')])
+    mixed.pipeline[0].get_indexes(mixed.dataset)
+    again = copied(mixed)
+    set_random_seed(1)
+    expected = mixed.pipeline[0].get_indexes(mixed.dataset)
+    set_random_seed(1)
+    assert again.pipeline[0].get_indexes(again.dataset) == expected
+    assert again.dataset.read == mixed.dataset.read == 100
+
+
+class Unlabelled(Images):
+
+    def load_data_list(self):
+        return [dict(img_id=0)]
+
+
+@pytest.mark.parametrize('dataset', [[0], Unlabelled([])], ids=['no data set', 'no instances'])
+def test_data_that_do_not_tell_their_classes_are_refused(dataset):
+    with pytest.raises(UserError, match=f'{type(dataset).__name__} does not tell the classes of its images; use CellD'):
+        CellCopyPaste().get_indexes(dataset)
+    assert CellCopyPaste(images=0).get_indexes(dataset) == []
+
+
+@pytest.mark.parametrize('weights', [(0, 1), (1, 1, 1, 1)])
+def test_weights_that_are_not_as_many_as_the_classes_are_refused(weights):
+    with pytest.raises(UserError, match=f'class_weights is {len(weights)}, that of classes 3; give each class one'):
+        CellCopyPaste(class_weights=weights).get_indexes(Images(LABELS))
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
     (dict(max_cells=-1), 'max_cells=-1'), (dict(margin=-1), 'margin=-1'), (dict(images=-1), 'images=-1'),
     (dict(max_covered=1.1), r'max_covered=1\.1 from 0 to 1'), (dict(class_weights=(1, -1)), 'class_weights'),
-    (dict(class_weights=(0, 0)), 'not all 0')])
+    (dict(class_weights=(0, 0)), 'one at least above it'), (dict(class_weights=()), 'class_weights'),
+    (dict(class_weights=(1, np.nan)), 'class_weights'), (dict(max_covered=np.nan), 'max_covered=nan'),
+    (dict(images=1.5), r'images=1\.5')])
 def test_arguments_out_of_range_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
         CellCopyPaste(**arguments)
@@ -271,5 +360,5 @@ def test_arguments_out_of_range_are_refused(arguments, message):
 def test_weights_that_are_too_few_for_the_classes_are_refused():
     source = one_cell(0, 1)
     source['gt_bboxes_labels'][:] = 2
-    with pytest.raises(UserError, match='there are 2 class_weights for 3 classes; give each class one'):
+    with pytest.raises(UserError, match='class_weights is 2, that of classes 3; give each class one'):
         paste(source, class_weights=(1, 1))

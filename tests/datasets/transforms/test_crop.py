@@ -176,9 +176,12 @@ def test_a_window_of_2000_cells_takes_milliseconds():
 
 @pytest.mark.parametrize(('options', 'message'), [
     (dict(crop_size=(0, 8)), 'crop_size'), (dict(crop_size=(8, 8, 3)), 'crop_size'),
-    (dict(crop_size=(0.5, 0.5)), 'crop_size'), (dict(min_visible=1.5), 'min_visible'),
+    (dict(crop_size=(0.5, 0.5)), 'crop_size'), (dict(crop_size=256), 'crop_size'),
+    (dict(crop_size=(True, 5)), 'crop_size'), (dict(min_visible=np.nan), 'min_visible'),
+    (dict(min_visible=1.5), 'min_visible'),
     (dict(prob_anywhere=-1), 'prob_anywhere'), (dict(class_weights=[0, 0]), 'class_weights'),
-    (dict(class_weights=[1, -1]), 'class_weights'), (dict(class_weights=[1, np.nan]), 'class_weights')])
+    (dict(class_weights=[1, -1]), 'class_weights'), (dict(class_weights=[1, np.nan]), 'class_weights'),
+    (dict(class_weights=[]), 'class_weights'), (dict(class_weights=1), 'class_weights')])
 def test_arguments_out_of_range_are_refused_by_name(options, message):
     with pytest.raises(UserError, match=message):
         RandomCellCrop(**{'crop_size': (8, 8), **options})

@@ -83,6 +83,9 @@ def test_images_vary_within_the_ranges_and_return_with_the_seed():
         assert len({transform(dict(img=image.copy()))['img'].tobytes() for _ in range(2)}) == 1
 
 
-def test_a_negative_range_is_refused():
-    with pytest.raises(UserError, match=r'scale=-0\.1 and shift=0\.01 have to be 0 or more'):
-        StainJitter(scale=-0.1)
+@pytest.mark.parametrize('wrong', [-0.1, np.nan, np.inf])
+def test_a_range_that_is_none_is_refused(wrong):
+    with pytest.raises(UserError, match=rf'scale={wrong} and shift=0\.01 have to be numbers of 0 or more'):
+        StainJitter(scale=wrong)
+    with pytest.raises(UserError, match=rf'shift={wrong} '):
+        StainJitter(shift=wrong)
