@@ -34,7 +34,12 @@ def apply_budget(config, iterations, processes=1, validations=VALIDATIONS):
         list[str]: What changed that a reader of the comparison has to know.
     """
     own, per_own_epoch = own_iterations(config, processes)
-    own_validations = math.ceil(own / per_own_epoch / config.train_cfg.get('val_interval', 1))
+    own_epochs = own / per_own_epoch
+    if config.train_cfg.get('max_iters'):
+        own_interval = config.train_cfg.get('val_interval', 1000)  # MMEngine's own, in iterations
+    else:
+        own_interval = config.train_cfg.get('val_interval', 1) * per_own_epoch
+    own_validations = math.ceil(own / own_interval)
     per_epoch = math.ceil(iterations / validations)
     epochs = math.ceil(iterations / per_epoch)
     loader = config.train_dataloader
@@ -49,13 +54,13 @@ def apply_budget(config, iterations, processes=1, validations=VALIDATIONS):
     kept = min(warmup, max(1, iterations // _LONGEST_WARMUP))
     place, factor = _stretch(warmup, own, kept, iterations) if warmup < own else _stretch(0, own, 0, iterations)
     config.param_scheduler = [
-        _rescaled_plateau(one, epochs / own_validations) if 'ReduceOnPlateau' in one['type'] else
+        _rescaled_plateau(one, epochs / own_validations, epochs / own_epochs) if 'ReduceOnPlateau' in one['type'] else
         dict(one, end=min(one['end'], kept)) if _is_warmup(one) else
         _rescaled(one, per_own_epoch if one.get('by_epoch', True) else 1, place, factor) for one in schedulers]
     config.custom_hooks = [hook for hook in config.get('custom_hooks') or [] if 'EarlyStopping' not in hook['type']]
     for hook in config.custom_hooks:
         if 'switch_epoch' in hook:
-            hook['switch_epoch'] = round(hook['switch_epoch'] * per_own_epoch * epochs / own)
+            hook['switch_epoch'] = round(hook['switch_epoch'] * epochs / own_epochs)
     return [f'its warm-up of {warmup} iterations was shortened to {kept}'] if kept < warmup else []
 
 
@@ -151,8 +156,11 @@ def _now():
 
 
 def _is_warmup(scheduler):
-    return not scheduler.get('by_epoch', True) and not scheduler.get('begin') and 'end' in scheduler and (
-        scheduler['type'].startswith(('Linear', 'Constant')))
+    if scheduler.get('by_epoch', True) or scheduler.get('begin') or 'end' not in scheduler or not (
+            scheduler['type'].startswith(('Linear', 'Constant'))):
+        return False
+    start = scheduler.get('start_factor', scheduler.get('factor', 1 / 3))  # by MMEngine's defaults
+    return start < scheduler.get('end_factor', 1)  # else it is a decay
 
 
 def _stretch(warmup, own, kept, iterations):
@@ -190,6 +198,15 @@ def _rescaled(scheduler, unit, place, factor):
     return found
 
 
-def _rescaled_plateau(scheduler, factor):
-    return dict(scheduler, **{key: round(scheduler[key] * factor) for key in ('patience', 'cooldown')
-                              if key in scheduler})
+def _rescaled_plateau(scheduler, validations, epochs):
+    """A plateau for so many times as many validations, which it waits for, and epochs, in which it is at work."""
+    found = dict(scheduler)
+    for key in ('patience', 'cooldown'):
+        if scheduler.get(key):
+            found[key] = max(1, round(scheduler[key] * validations))
+    begin = round(scheduler.get('begin', 0) * epochs)
+    if 'begin' in scheduler:
+        found['begin'] = begin
+    if 'end' in scheduler:
+        found['end'] = max(begin + 1, round(scheduler['end'] * epochs))
+    return found

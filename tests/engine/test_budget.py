@@ -100,7 +100,53 @@ def test_a_plateau_waits_for_the_same_share_of_validations(tiny_config):
     config = planned(tiny_config, PLATEAU)
     apply_budget(config, 500)
     scheduler, = config.param_scheduler
-    assert scheduler == dict(PLATEAU, patience=1)
+    assert scheduler == dict(PLATEAU, patience=1, end=250)
+
+
+@pytest.mark.parametrize(('interval', 'patience'), [({}, 2), (dict(val_interval=1000), 2), (dict(val_interval=250), 1)])
+def test_a_plateau_of_a_config_in_iterations_waits_for_the_same_share_of_its_validations(
+        tiny_config, interval, patience):
+    tiny_config.param_scheduler = [PLATEAU]
+    tiny_config.train_cfg = dict(type='IterBasedTrainLoop', max_iters=10_000, **interval)
+    apply_budget(tiny_config, 1000)
+    assert tiny_config.param_scheduler[0]['patience'] == patience
+
+
+@pytest.mark.parametrize(('patience', 'expected'), [(0, 0), (1, 1), (2, 1), (8, 2)])
+def test_a_plateau_that_waits_goes_on_waiting(tiny_config, patience, expected):
+    config = planned(tiny_config, dict(PLATEAU, patience=patience, cooldown=patience))
+    apply_budget(config, 500)
+    assert [config.param_scheduler[0][key] for key in ('patience', 'cooldown')] == [expected, expected]
+
+
+def test_a_plateau_is_at_work_in_the_same_share_of_epochs(tiny_config):
+    config = planned(tiny_config, dict(PLATEAU, begin=8, end=16))
+    apply_budget(config, 500)
+    assert [config.param_scheduler[0][key] for key in ('begin', 'end')] == [2, 4]
+    config = planned(tiny_config, dict(PLATEAU, begin=8, end=9), epochs=100)
+    apply_budget(config, 500)
+    assert [config.param_scheduler[0][key] for key in ('begin', 'end')] == [0, 1]
+
+
+@pytest.mark.parametrize('decay', [
+    dict(type='LinearLR', start_factor=1, end_factor=0.01), dict(type='LinearLR', start_factor=0.5, end_factor=0.01)])
+def test_a_linear_decay_is_no_warm_up(tiny_config, decay):
+    config = planned(tiny_config, [dict(decay, by_epoch=False, begin=0, end=60)])
+    expected = rates(config.param_scheduler, 60)
+    assert apply_budget(config, 600) == []
+    found = rates(config.param_scheduler, 600)
+    assert found[::10] == pytest.approx(expected, abs=0.02)
+    assert found[-1] < 0.02
+
+
+@pytest.mark.parametrize('warmup', [
+    dict(type='LinearLR'), dict(type='ConstantLR'), dict(type='ConstantLR', factor=0.1),
+    dict(type='LinearLR', start_factor=0.1, end_factor=0.9)])
+def test_what_rises_is_a_warm_up_and_keeps_its_iterations(tiny_config, warmup):
+    warmup = dict(warmup, by_epoch=False, begin=0, end=6)
+    config = planned(tiny_config, [warmup])
+    apply_budget(config, 600)
+    assert config.param_scheduler == [warmup]
 
 
 def test_exponential_decay_comes_to_the_same_end(tiny_config):
