@@ -31,7 +31,7 @@ def keep_depthwise_float32(model):
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels and (
-                max(module.kernel_size) > 3 or max(module.stride) > 1):
+                max(module.kernel_size) > 3 or max(module.stride) > 1) and not isinstance(module, _Float32):
             kind = type(module)  # timm has kinds of its own, which pad as TensorFlow does
             module.__class__ = type(kind.__name__, (_Float32, kind), {})
 

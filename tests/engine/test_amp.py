@@ -2,6 +2,7 @@ from copy import deepcopy
 
 import pytest
 import torch
+from mmengine.registry import OPTIM_WRAPPERS
 from timm.layers import Conv2dSame
 from torch import nn
 
@@ -29,3 +30,24 @@ def test_slow_gradients_of_depthwise_convolutions_stay_in_float32(convolution, k
     torch.testing.assert_close(model(maps), expected)
     found.float().sum().backward()
     assert model[0].weight.grad.dtype == torch.float32
+
+
+def test_a_model_may_be_prepared_twice():
+    model = nn.Sequential(nn.Conv2d(8, 8, 5, padding=2, groups=8))
+    keep_depthwise_float32(model)
+    once = type(model[0])
+    keep_depthwise_float32(model)
+    assert type(model[0]) is once
+
+
+def test_a_training_step_on_the_cpu_computes_in_bfloat16_and_learns_in_float32():
+    model = nn.Linear(3, 2)
+    before = model.weight.detach().clone()
+    wrapper = OPTIM_WRAPPERS.build(dict(type='CPUAmpOptimWrapper', optimizer=torch.optim.SGD(model.parameters(), lr=1)))
+    with wrapper.optim_context(model):
+        found = model(torch.ones(4, 3))
+    assert found.dtype == torch.bfloat16
+    assert model(torch.ones(4, 3)).dtype == torch.float32
+    wrapper.update_params(found.float().sum())
+    assert model.weight.dtype == torch.float32
+    torch.testing.assert_close(model.weight, before - 4)
