@@ -64,5 +64,6 @@ def build_dataset(dataset, split):
     nested(dataset)[-1][1]['serialize_data'] = False
     built = DATASETS.build(dataset)
     if not len(built):
-        raise UserError(f'the {split} data set is empty: there is no image that the filter_cfg of its config lets pass')
+        raise UserError(f'the {split} data set is empty: its filter_cfg lets no image pass, or its indices choose '
+                        'none; lower min_size or set filter_cfg=None, and indices=None')
     return built

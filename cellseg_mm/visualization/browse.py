@@ -9,6 +9,7 @@ import numpy as np
 from mmengine.runner import set_random_seed
 
 from cellseg_mm.datasets.wrappers import build_dataset, nested
+from cellseg_mm.errors import UserError
 from cellseg_mm.io.image import write_image
 from cellseg_mm.progress import track
 from cellseg_mm.structures.local_masks import as_local_masks
@@ -32,13 +33,13 @@ def browse(config, out_dir, split='train', count=8):
         config (Config): As `load_config` returns it.
         out_dir (str | Path): Where to write; files are named after the image's place in the data set, and its own name.
         split (str): 'train', or 'val' for the validation images, sent through the training pipeline too.
-        count (int): How many images, at most.
+        count (int): How many images, at most; those that the pipeline drops are left out.
 
     Returns:
         list[Path]: The files written. The same call draws the same augmentations.
 
     Raises:
-        UserError: If the data set is empty.
+        UserError: If the data set is empty, or the pipeline drops all of these images.
         CellDataError: If its files cannot be used.
     """
     set_random_seed(0)
@@ -48,10 +49,16 @@ def browse(config, out_dir, split='train', count=8):
     paths = []
     for index in track(chosen, 'drawing overlays', len(chosen)):
         item = dataset[index]
-        source = Path(item['data_samples'].metainfo.get('img_path', 'image'))
+        shown = item['data_samples'].metainfo.get('img_path')
+        if shown not in (None, dataset.get_data_info(index)['img_path']):
+            continue  # another one, drawn at random, as in training: the pipeline dropped the one that was asked for
+        source = Path(shown or 'image')
         name = re.sub(r'[^\w.-]+', '_', f'{source.parent.name}_{source.stem}')
         paths.append(Path(out_dir, f'{split}_{index:04d}_{name}.png'))
         write_image(paths[-1], picture(item['inputs'], item['data_samples'].gt_instances, classes))
+    if not paths:
+        raise UserError('the training pipeline drops every image that was to be shown; ask for more of them, or look '
+                        'at its steps that return None, such as RandomCrop(allow_negative_crop=False)')
     return paths
 
 

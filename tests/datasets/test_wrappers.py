@@ -1,6 +1,6 @@
 import pytest
 
-from cellseg_mm.datasets.wrappers import nested, pipeline_steps
+from cellseg_mm.datasets.wrappers import build_dataset, nested, pipeline_steps
 from cellseg_mm.errors import UserError
 
 IMAGES = dict(type='CellDataset', ann_file='train.json', pipeline=['load', 'crop'])
@@ -28,3 +28,10 @@ def test_several_data_sets_in_one_are_refused(dataset, key):
         nested(dataset, KEY)
     assert str(refusal.value).startswith(f'{key} (ConcatDataset) has no ann_file')
     assert str(refusal.value).endswith('let one CellDataset have them all')
+
+
+@pytest.mark.parametrize('cause', [dict(indices=0), dict(filter_cfg=dict(min_size=10_000))], ids=str)
+def test_an_empty_data_set_is_refused_with_what_to_change(tiny_config, cause):
+    dataset = dict(tiny_config.train_dataloader.dataset, **cause)
+    with pytest.raises(UserError, match=r'the train data set is empty: .* lower min_size or set filter_cfg=None'):
+        build_dataset(dataset, 'train')

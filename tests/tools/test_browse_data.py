@@ -162,6 +162,17 @@ def test_every_validation_image_is_shown_once_whatever_the_training_repeats_or_l
     assert places(out) == ['val_0000_v']
 
 
+def test_an_image_that_the_pipeline_drops_is_not_shown_as_another(config, browse_data):
+    add(config, "pipeline.insert(2, dict(type='RandomCrop', crop_size=(600, 600)))")  # none without a cell
+    status, out, _ = browse_data(config, '--count', 4)
+    assert status == 0
+    assert places(out) == ['train_0000_a', 'train_0002_c', 'train_0003_d']
+    add(config, "train_dataloader['dataset'].update(indices=[1, 0])")
+    status, _, err = browse_data(config, '--count', 1)
+    assert status == 2
+    assert 'drops every image that was to be shown; ask for more of them' in err
+
+
 @pytest.mark.parametrize(('break_it', 'message'), [
     (lambda root: (root / 'annotations' / 'train.json').unlink(), 'prepare_data.py'),
     (lambda root: (root / 'train' / 'a' / 'image.png').write_bytes(b'no image'), 'image.png'),
