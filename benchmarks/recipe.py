@@ -1,10 +1,10 @@
 """What each part of a recipe is worth: python benchmarks/recipe.py ROOT [CONFIG...] [--jobs 2]
 
-Each config of benchmarks/recipe/ changes one thing of base.py, which its first line names; report.py and cascade.py are
-other models. All are trained for equally many iterations on each of the folds that `tools/prepare_data.py ROOT
---folds 3` made of the training images, the fold's number being the seed, and evaluated on what the fold holds back.
-Differences from the base are paired by fold. One that is beyond what chance does to its mean in 19 of 20 cases, by
-Student's t over three folds or more, is printed in bold; of 20 changes that do nothing, one will be.
+Each config of benchmarks/recipe/ changes one thing of base.py, and what has to go with it; its first line says what.
+report.py and cascade.py are other models. All are trained for equally many iterations on each of the folds that
+`tools/prepare_data.py ROOT --folds 3` made of the training images, the fold's number being the seed, and evaluated on
+what the fold holds back. Differences from the base are paired by fold. One that is beyond what chance does to its mean
+in 19 of 20 cases, by Student's t over three folds or more, is printed in bold; of 20 changes that do nothing, one is.
 
 A run takes one thread, so that --jobs of them share the cores, and its time depends a little on what runs beside. Runs
 are kept in --out; what came of them is added to benchmarks/recipe.json. Stopped or killed, the same command goes on
@@ -38,16 +38,15 @@ CERTAIN = 0.95
 
 
 def fold_root(root, out, fold):
-    """A data set whose training and validation are those of a fold, its images by links."""
+    """Make a data set whose training and validation are those of a fold, its images by links."""
     folder = out / f'fold{fold}/data'
     shutil.rmtree(folder, ignore_errors=True)
-    (folder / 'annotations').mkdir(parents=True, exist_ok=True)
+    (folder / 'annotations').mkdir(parents=True)
     for path in root.iterdir():
         if path.name != 'annotations':
             (folder / path.name).symlink_to(path.resolve())
     for part in ('train', 'val'):
         shutil.copyfile(root / fold_file(fold, part), folder / f'annotations/{part}.json')
-    return folder
 
 
 def run(out, name, fold, iterations):

@@ -40,7 +40,7 @@ class CellRunner(Runner):
 
     def wrap_model(self, model_wrapper_cfg, model):
         if get_device() == 'cpu':
-            model.to(memory_format=torch.channels_last)  # the same numbers, sooner
+            model.to(memory_format=torch.channels_last)  # the same but for rounding, sooner
             keep_depthwise_float32(model)
         return super().wrap_model(model_wrapper_cfg, model)
 

@@ -85,7 +85,7 @@ class Detector:
         except (RuntimeError, AssertionError) as error:
             raise UserError(f'{device}: the model cannot be moved there: {str(error).splitlines()[0]}') from error
         if kind == 'cpu':
-            self._model.to(memory_format=torch.channels_last)  # the same numbers, sooner
+            self._model.to(memory_format=torch.channels_last)  # the same but for rounding, sooner
         if amp:
             for name, module in self._model.named_modules():
                 if _WHOLE.fullmatch(name):
