@@ -3,10 +3,13 @@ import logging
 
 import torch
 from mmengine.device import get_device
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from cellseg_mm.engine.amp import keep_depthwise_float32
 from cellseg_mm.engine.config import lay_out
+from cellseg_mm.models.checkpoint import starting_weights
 
 
 class CellRunner(Runner):
@@ -48,6 +51,20 @@ class CellRunner(Runner):
         # MMEngine takes None, for no such hook, of its own hooks only.
         super().register_default_hooks({
             name: hook for name, hook in (hooks or {}).items() if hook is not None or name != 'epoch_loss'})
+        self.register_hook(_StartHook())
+
+
+class _StartHook(Hook):
+    """Start the model from all that fits it of another one's weights."""
+
+    priority = 'HIGHEST'  # before an average of the weights copies them
+
+    def after_load_checkpoint(self, runner, checkpoint):
+        if not runner._resume:
+            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            taken = starting_weights(model, checkpoint, runner.cfg.classes, runner._load_from)
+            # MMEngine lists what is missing and what has another shape on the console.
+            checkpoint['state_dict'] = {**model.state_dict(), **taken}
 
 
 def _is_for_the_console(record):

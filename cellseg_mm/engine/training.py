@@ -22,8 +22,8 @@ from cellseg_mm.models.checkpoint import (
     check_checkpoint_classes,
     check_resumable,
     check_weights,
-    matching_weights,
     read_checkpoint,
+    starting_weights,
 )
 from cellseg_mm.visualization.curves import plot_curves
 
@@ -88,8 +88,9 @@ def train(config, work_dir, resume=None, amp=False, auto_scale_lr=False, launche
         check_weights(model, checkpoint, resume_from)
         _bring_best(checkpoint, Path(resume_from).parent, work_dir)
     elif start_from:
-        runner.logger.info('%d of %d tensors taken from %s', matching_weights(model, checkpoint, start_from),
-                           len(model.state_dict()), start_from)
+        taken = starting_weights(model, checkpoint, config.classes, start_from)
+        runner.logger.info('%d of %d tensors taken from %s', len(taken), len(model.state_dict()), start_from)
+        del taken
     del checkpoint
     check_work_dir(work_dir, needed_bytes=_checkpoint_bytes(model))
     runner.dump_config()

@@ -7,8 +7,6 @@ import re
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mmengine.logging import print_log
-
 from cellseg_mm.errors import CellDataError, UserError
 
 
@@ -55,6 +53,7 @@ def alone_in(folder, work):
             raise UserError(f'{folder}: {work} is at work in it, or a process that it started; wait for its end, end '
                             'it, or name another folder') from None
         except OSError as error:  # some network file systems have no locks
+            from mmengine.logging import print_log  # which the reading of images has no need of
             print_log(f'{folder}: it cannot be locked ({error.strerror}); see to it that {work} is alone in it',
                       'current', logging.WARNING)
         yield lock

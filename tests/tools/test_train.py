@@ -287,7 +287,7 @@ def gradients(config, start, indices):
     """The gradients of one process that trains on these images, by parameter."""
     init_default_scope('mmdet')
     dataset = DATASETS.build(config.train_dataloader.dataset)
-    model = MODELS.build(config.model).train()
+    model = MODELS.build(config.model).train().to(memory_format=torch.channels_last)  # as on the CPU
     model.load_state_dict(start)
     batch = model.data_preprocessor(pseudo_collate([dataset[index] for index in indices]), True)
     model.parse_losses(model(**batch, mode='loss'))[0].backward()
@@ -314,9 +314,9 @@ def test_a_step_of_two_processes_is_by_the_mean_of_their_gradients(trained, tiny
     assert len(states) == len(first)
     for index, name in enumerate(first):
         mean, step = (first[name] + second[name]) / 2, states[index]['momentum_buffer']  # at first the gradient itself
-        assert (step - mean).norm() <= 1e-6 * mean.norm(), name
+        assert (step - mean).norm() <= 1e-5 * mean.norm(), name  # sums in another order
         assert (first[name] - mean).norm() > 1e-4 * mean.norm(), f'{name}: nothing to average'
-        torch.testing.assert_close(checkpoint['state_dict'][name], start[name] - 0.1 * mean, rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(checkpoint['state_dict'][name], start[name] - 0.1 * mean, rtol=1e-6, atol=1e-7)
 
 
 def keep_and_invert(root, split, number, inverted):
