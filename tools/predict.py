@@ -1,9 +1,12 @@
-"""Find the cells of any image: python tools/predict.py IMAGES --checkpoint work_dirs/NAME/best_epoch_20.pth."""
+"""Find the cells of any image: python tools/predict.py IMAGES [--checkpoint work_dirs/NAME/best_epoch_20.pth]."""
 import argparse
+from pathlib import Path
 
 from cellseg_mm import cli
 from cellseg_mm.export import DEFAULT_FORMATS, FORMATS
 from cellseg_mm.io.pixel_size import plausible
+
+OWN = Path(__file__).resolve().parents[1] / 'weights/nuclei_lite.pth'
 
 
 def parse_args():
@@ -14,8 +17,9 @@ def parse_args():
         'or the lists of all images could not be written.')
     parser.add_argument('images', nargs='+', metavar='IMAGES', help='image files (TIFF, PNG, JPEG, SVS, NDPI, '
                         'OME-TIFF, Zarr), folders of them, or quoted patterns such as "slides/*.svs"')
-    parser.add_argument('--checkpoint', nargs='+', required=True, metavar='FILE', dest='checkpoints',
-                        help='trained weights; several, of models of the same classes, are fused')
+    parser.add_argument('--checkpoint', nargs='+', default=[OWN], metavar='FILE', dest='checkpoints',
+                        help='trained weights; several, of models of the same classes, are fused (default: the model '
+                        'of nuclei that comes with this project, see weights/README.md)')
     parser.add_argument('--out', default='predictions', help='folder for all that is written (default: %(default)s)')
     parser.add_argument('--formats', nargs='+', default=DEFAULT_FORMATS, metavar='FORMAT',
                         help=f'what to write: {", ".join(FORMATS)} or all (default: {" ".join(DEFAULT_FORMATS)})')

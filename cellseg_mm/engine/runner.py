@@ -62,7 +62,7 @@ class _StartHook(Hook):
     def after_load_checkpoint(self, runner, checkpoint):
         if not runner._resume:
             model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-            taken = starting_weights(model, checkpoint, runner.cfg.classes, runner._load_from)
+            taken = starting_weights(model, checkpoint, runner._load_from)
             # MMEngine lists what is missing and what has another shape on the console.
             checkpoint['state_dict'] = {**model.state_dict(), **taken}
 

@@ -88,7 +88,7 @@ def train(config, work_dir, resume=None, amp=False, auto_scale_lr=False, launche
         check_weights(model, checkpoint, resume_from)
         _bring_best(checkpoint, Path(resume_from).parent, work_dir)
     elif start_from:
-        taken = starting_weights(model, checkpoint, config.classes, start_from)
+        taken = starting_weights(model, checkpoint, start_from)
         runner.logger.info('%d of %d tensors taken from %s', len(taken), len(model.state_dict()), start_from)
         del taken
     del checkpoint

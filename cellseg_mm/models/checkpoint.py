@@ -1,5 +1,4 @@
 """Reading checkpoints without running what is in them, and refusing those of another model."""
-import math
 import pickle
 import re
 from pathlib import Path
@@ -87,51 +86,26 @@ def _shape(weights):
     return tuple(weights.shape) if isinstance(weights, torch.Tensor) else 'no tensor'
 
 
-def starting_weights(model, checkpoint, classes, path):
-    """The tensors of a checkpoint that a model to be fine-tuned starts from.
-
-    Those that have the name and the shape of one of the model's; and where the checkpoint knows one class and the model
-    several, what it knows of its class for each of them, so that a model of cells finds and outlines cells of every
-    type before it learns to tell them apart. In heads that weigh classes against the background, the last of their
-    scores, the classes share what the one had.
+def starting_weights(model, checkpoint, path):
+    """The tensors of a checkpoint that a model to be fine-tuned can start from.
 
     Args:
         model (nn.Module): The model.
         checkpoint (dict): What `read_checkpoint` returned.
-        classes (sequence[str]): The model's.
-        path (str | Path): The checkpoint's file, for the message.
+        path (str | Path): Its file, for the message.
 
     Returns:
-        dict[str, Tensor]: By their name in the model.
+        dict[str, Tensor]: Those that have the name and the shape of one of the model's.
 
     Raises:
         UserError: If there are none.
     """
     wanted, found = model.state_dict(), checkpoint['state_dict']
-    several = len(classes) if len(trained_classes(checkpoint, path) or ()) == 1 else 1
-    taken = {}
-    for name, tensor in wanted.items():
-        if name in found and isinstance(found[name], torch.Tensor):
-            fitting = found[name]
-            if several > 1 and tensor.ndim and _shape(fitting) != _shape(tensor):
-                fitting = _for_each_class(fitting, tensor.shape, several)
-            if _shape(fitting) == _shape(tensor):
-                taken[name] = fitting
+    taken = {name: found[name] for name, tensor in wanted.items()
+             if name in found and _shape(found[name]) == _shape(tensor)}
     if not taken:
         raise UserError(f'{path}: the checkpoint is of another model: none of its tensors fits')
     return taken
-
-
-def _for_each_class(tensor, shape, classes):
-    outputs = len(tensor) if tensor.ndim else 0
-    if outputs * classes == shape[0]:  # class by class, as boxes and masks are
-        return tensor.repeat(classes, *[1] * (tensor.ndim - 1))
-    if outputs % 2 or outputs // 2 * (classes + 1) != shape[0]:
-        return tensor
-    one, background = tensor.unflatten(0, (-1, 2)).split(1, dim=1)
-    if tensor.ndim == 1:
-        one = one - math.log(classes)
-    return torch.cat([one.expand(-1, classes, *tensor.shape[1:]), background], dim=1).flatten(0, 1)
 
 
 def check_resumable(checkpoint, path):

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import MessageHub
-from model_runs import build
 from torch import nn
 
 from cellseg_mm.errors import UserError
@@ -82,7 +81,7 @@ def test_weights_that_are_no_tensors_do_not_fit():
     weights = {'weight': [1, 2], 'bias': torch.zeros(2)}
     with pytest.raises(UserError, match=r'weight is no tensor, not \(2, 3\)'):
         check_weights(nn.Linear(3, 2), dict(state_dict=weights), 'a.pth')
-    assert starting_weights(nn.Linear(3, 2), dict(state_dict=weights), ['a'], 'a.pth').keys() == {'bias'}
+    assert starting_weights(nn.Linear(3, 2), dict(state_dict=weights), 'a.pth').keys() == {'bias'}
 
 
 def test_meta_data_of_another_form_are_told(tmp_path):
@@ -138,46 +137,9 @@ def test_weights_alone_cannot_be_resumed():
 
 def test_fine_tuning_takes_what_fits_and_refuses_what_does_not_at_all():
     model = nn.Linear(3, 2)
-    for classes in (['a'], ['a', 'b']):
-        taken = starting_weights(model, dict(state_dict=nn.Linear(4, 2).state_dict()), classes, 'a.pth')
-        assert taken.keys() == {'bias'}
+    assert starting_weights(model, dict(state_dict=nn.Linear(4, 2).state_dict()), 'a.pth').keys() == {'bias'}
     with pytest.raises(UserError, match='none of its tensors fits'):
-        starting_weights(model, dict(state_dict=nn.Conv2d(1, 5, 3).state_dict()), ['a'], 'a.pth')
-
-
-def test_what_is_known_of_one_class_is_where_several_start():
-    one = dict(dataset_meta=dict(classes=['cell']))
-
-    def start(old, new, meta=one):
-        return starting_weights(new, dict(state_dict=old.state_dict(), meta=meta), ['a', 'b', 'c'], 'a.pth')
-
-    features, size = torch.randn(5, 8), (4, 4)
-    boxes, of_classes = nn.Linear(8, 4), nn.Linear(8, 12)
-    of_classes.load_state_dict(start(boxes, of_classes))
-    torch.testing.assert_close(of_classes(features).unflatten(1, (3, 4)), boxes(features)[:, None].expand(-1, 3, 4))
-
-    scores, of_classes = nn.Linear(8, 2), nn.Linear(8, 4)  # the last of each is the background's
-    of_classes.load_state_dict(start(scores, of_classes))
-    cell, background = scores(features).softmax(1).split(1, dim=1)
-    torch.testing.assert_close(of_classes(features).softmax(1), torch.cat([(cell / 3).expand(-1, 3), background], 1))
-
-    anchors, of_classes = nn.Conv2d(8, 6, 3), nn.Conv2d(8, 12, 3)  # three anchors at each place
-    of_classes.load_state_dict(start(anchors, of_classes))
-    maps = torch.randn(2, 8, *size)
-    cell, background = anchors(maps).unflatten(1, (3, 2)).softmax(2).split(1, dim=2)
-    torch.testing.assert_close(of_classes(maps).unflatten(1, (3, 4)).softmax(2),
-                               torch.cat([(cell / 3).expand(-1, -1, 3, -1, -1), background], 2))
-
-    for old, meta in ((nn.Linear(8, 5), one), (boxes, dict(dataset_meta=dict(classes=['a', 'b']))), (boxes, {})):
-        with pytest.raises(UserError, match='none of its tensors fits'):
-            start(old, nn.Linear(8, 12), meta)
-
-
-@pytest.mark.parametrize('name', ['maskrcnn', 'rtmdet', 'yolact', 'mask2former'])
-def test_models_of_one_class_start_models_of_several_whole(name):
-    one, several = (build(f'cell_{name}_lite', classes=classes)[1] for classes in (['cell'], ['a', 'b', 'c']))
-    checkpoint = dict(state_dict=one.state_dict(), meta=dict(dataset_meta=dict(classes=['cell'])))
-    assert starting_weights(several, checkpoint, ['a', 'b', 'c'], 'a.pth').keys() == several.state_dict().keys()
+        starting_weights(model, dict(state_dict=nn.Conv2d(1, 5, 3).state_dict()), 'a.pth')
 
 
 def test_no_damage_ends_in_a_traceback(tmp_path):
