@@ -31,7 +31,6 @@ def build(path, is_ours, is_half):
     drop_pretrained(config.model)
     torch.manual_seed(0)
     model = MODELS.build(config.model)
-    model.init_weights()
     model.train()
     if is_ours:
         model.to(memory_format=torch.channels_last)
