@@ -33,7 +33,8 @@ from cellseg_mm.io.files import write_json
 HERE = Path(__file__).resolve().parent
 CONFIGS, RESULTS = HERE / 'recipe', HERE / 'recipe.json'
 BASE = 'base'
-FIGURES = {'AP50_dense': 'AP50', 'AP50_cap100': 'at cap 100', 'bPQ': 'PQ', 'bDQ': 'DQ', 'bSQ': 'SQ', 'AJI': 'AJI', 'F1_type': 'type F1'}
+FIGURES = {'AP50_dense': 'AP50', 'AP50_cap100': 'AP50, cap 100', 'bPQ': 'PQ', 'bDQ': 'DQ', 'bSQ': 'SQ', 'AJI': 'AJI',
+           'F1_type': 'type F1'}
 CERTAIN = 0.95
 
 
