@@ -131,7 +131,7 @@ def test_a_folder_without_locks_is_worked_in_with_a_warning(tmp_path, monkeypatc
 
     said = []
     monkeypatch.setattr('fcntl.flock', no_locks)
-    monkeypatch.setattr('cellseg_mm.io.files.print_log', lambda message, *_: said.append(message))
+    monkeypatch.setattr('mmengine.logging.print_log', lambda message, *_: said.append(message))
     with alone_in(tmp_path, 'a comparison') as lock:
         os.fstat(lock)
     assert said == [f'{tmp_path}: it cannot be locked (No locks available); see to it that a comparison is alone in it']

@@ -1,0 +1,40 @@
+# Nuclei of H&E and their types, as CoNSeP has them in tiles of 1,000 px; for CPUs.
+_base_ = 'cell_maskrcnn_lite.py'
+data_root = 'data/consep'
+max_dets = 2400  # the fullest tile has 2,283 cells
+crop, enlarge = 256, 1.5
+load_from = '{{ fileDirname }}/../weights/nuclei_lite.pth'
+
+load = [dict(type='LoadTiffImage'), dict(type='LoadCellAnnotations')]
+resize = dict(type='Resize', scale_factor=enlarge, keep_ratio=True)
+train_pipeline = [
+    *load,
+    dict(type='RandomCellCrop', crop_size=(5 * crop // 2, 5 * crop // 2)),
+    dict(type='RandomCellAffine', max_rotation=180, crop_size=(crop, crop)),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='StainJitter'),
+    dict(type='RandomApply', prob=0.2, transforms=dict(type='RandomBlur')),
+    dict(type='RandomApply', prob=0.2, transforms=dict(type='RandomJPEG')),
+    resize,
+    dict(type='PackDetInputs'),
+]
+test_pipeline = [
+    dict(type='LoadTiffImage'),
+    resize,
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
+train_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        type='RepeatDataset',
+        times=35,  # of 23 tiles: 200 steps an epoch
+        dataset=dict(
+            type='CellDataset',
+            data_root=data_root,
+            ann_file='annotations/train.json',
+            metainfo=dict(classes=_base_.classes),
+            pipeline=train_pipeline)))
+val_dataloader = dict(dataset=dict(pipeline=[*load, resize, dict(type='PackDetInputs')]))
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+model = dict(backbone=dict(frozen_stages=1))
+train_cfg = dict(max_epochs=25, val_interval=5)
