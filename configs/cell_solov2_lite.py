@@ -14,7 +14,7 @@ model = dict(
         feat_channels=channels,
         stacked_convs=2,
         norm_cfg=norm,
-        num_grids=[40, 20, 10, 5],  # places of 13 px of the enlarged crop, 6 px of the image
+        num_grids=[40, 20, 10, 5],  # places of 10 px of the enlarged crop, 6 px of the image
         scale_ranges=((1, 64), (48, 128), (96, 256), (192, 2048)),
         mask_feature_head=dict(feat_channels=64, out_channels=64, norm_cfg=norm),
         max_masks_to_train=200),  # of a crop

@@ -2,26 +2,20 @@
 _base_ = 'cell_maskrcnn_lite.py'
 data_root = 'data/consep'
 max_dets = 2400  # the fullest tile has 2,283 cells
-crop, enlarge = 256, 1.5
+crop = _base_.crop
 load_from = '{{ fileDirname }}/../weights/nuclei_lite.pth'
 
-load = [dict(type='LoadTiffImage'), dict(type='LoadCellAnnotations')]
-resize = dict(type='Resize', scale_factor=enlarge, keep_ratio=True)
 train_pipeline = [
-    *load,
+    dict(type='LoadTiffImage'),
+    dict(type='LoadCellAnnotations'),
     dict(type='RandomCellCrop', crop_size=(5 * crop // 2, 5 * crop // 2)),
     dict(type='RandomCellAffine', max_rotation=180, crop_size=(crop, crop)),
     dict(type='RandomFlip', prob=0.5),
     dict(type='StainJitter'),
     dict(type='RandomApply', prob=0.2, transforms=dict(type='RandomBlur')),
     dict(type='RandomApply', prob=0.2, transforms=dict(type='RandomJPEG')),
-    resize,
+    dict(type='Resize', scale_factor=_base_.enlarge, keep_ratio=True),
     dict(type='PackDetInputs'),
-]
-test_pipeline = [
-    dict(type='LoadTiffImage'),
-    resize,
-    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 train_dataloader = dict(
     dataset=dict(
@@ -34,7 +28,4 @@ train_dataloader = dict(
             ann_file='annotations/train.json',
             metainfo=dict(classes=_base_.classes),
             pipeline=train_pipeline)))
-val_dataloader = dict(dataset=dict(pipeline=[*load, resize, dict(type='PackDetInputs')]))
-test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-model = dict(backbone=dict(frozen_stages=1))
 train_cfg = dict(max_epochs=25, val_interval=5)

@@ -2,12 +2,11 @@
 _base_ = 'cell_maskrcnn_lite.py'
 data_root = 'data/nuclei'
 classes = ('nucleus', )
-crop, enlarge = 256, 1.5
+crop = _base_.crop
 
-load = [dict(type='LoadTiffImage'), dict(type='LoadCellAnnotations')]
-resize = dict(type='Resize', scale_factor=enlarge, keep_ratio=True)
 train_pipeline = [
-    *load,
+    dict(type='LoadTiffImage'),
+    dict(type='LoadCellAnnotations'),
     dict(type='RandomCellCrop', crop_size=(2 * crop, 2 * crop)),
     dict(
         type='RandomApply',
@@ -17,17 +16,9 @@ train_pipeline = [
     dict(type='RandomQuarterTurn'),
     dict(type='RandomApply', prob=0.2, transforms=dict(type='RandomBlur')),
     dict(type='RandomApply', prob=0.2, transforms=dict(type='RandomJPEG')),
-    resize,
+    dict(type='Resize', scale_factor=_base_.enlarge, keep_ratio=True),
     dict(type='RandomApply', prob=0.5, transforms=dict(type='PhotoMetricDistortion')),
     dict(type='PackDetInputs'),
 ]
-test_pipeline = [
-    dict(type='LoadTiffImage'),
-    resize,
-    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
-]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=[*load, resize, dict(type='PackDetInputs')]))
-test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-model = dict(backbone=dict(frozen_stages=1))
 train_cfg = dict(max_epochs=16, val_interval=16)

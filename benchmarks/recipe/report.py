@@ -8,7 +8,7 @@ train_dataloader = dict(num_workers=1)
 val_dataloader = dict(num_workers=1, dataset=dict(pipeline=pipeline))
 model = dict(
     data_preprocessor=_base_.lite_preprocessor,
-    backbone=dict(_base_.lite_backbone, frozen_stages=1),
+    backbone=_base_.lite_backbone,
     neck=dict(in_channels=_base_.lite_channels),
     test_cfg=dict(rpn=dict(nms_pre=1000, max_per_img=1000), rcnn=dict(max_per_img=100)))
 default_hooks = dict(epoch_loss=None)

@@ -1,17 +1,18 @@
 # What makes a model light: EfficientNet-Lite0, whose ImageNet weights come with a pip package, and training on enlarged
 # crops, so that small cells span several feature cells. A config takes what it needs, as cell_maskrcnn_lite.py does.
 crop = 256  # pixels of the image, before it is enlarged
-enlarge = 2.0
+enlarge = 1.5
 channels = 128  # of the feature maps that the neck hands on
 # Models with queries, or with grids over the image, know cells by where they are between its edges: they see whole
 # images as they see crops, in squares of that size, which overlap by the length of all but 1 in 100 cells.
-tiles = dict(size=int(crop * enlarge), overlap=128, max_per_tile=300)  # CoNSeP's fullest tile has 169 cells
+tiles = dict(size=int(crop * enlarge), overlap=96, max_per_tile=300)  # CoNSeP's fullest tile has 169 cells
 
 lite_preprocessor = dict(mean=[127.5] * 3, std=[127.5] * 3)  # Lite0 was pretrained on values from -1 to 1.
 lite_backbone = dict(
     _delete_=True,
     type='TimmBackbone',
     model_name='tf_efficientnet_lite0',
+    frozen_stages=1,  # the stem and the first stage, which cost much of a step and change little
     init_cfg=dict(type='EfficientNetLite0'))
 lite_channels = [24, 40, 112, 320]  # of the backbone's feature maps, strides 4 to 32
 

@@ -432,6 +432,25 @@ def test_queries_are_enough_if_the_fullest_tile_has_fewer_cells(data_of):
     assert 'model.tiles.max_per_tile is 13, and the fullest tile has 14 cells: set max_per_tile=100' in found
 
 
+@pytest.mark.parametrize('seed', range(5))
+def test_proposals_are_to_suffice_for_what_is_cut_from_images(data_of, seed):
+    rng = np.random.default_rng(seed)
+    boxes = [[(*rng.integers(0, 180, 2).tolist(), 10, 20) for _ in range(count)] for count in (0, 1, 60)]
+    steps = data_of(boxes).train_dataloader.dataset.pipeline
+    cut = [{**step, 'crop_size': (50, 30)} if step.type == 'RandomCrop' else step for step in steps]
+    centres = np.array(boxes[2])[:, :2] + [5, 10]
+
+    def fullest(width, height):
+        inside = [((centres >= (x, y)) & (centres < (x + width, y + height))).all(1).sum()
+                  for x in range(-width, 200) for y in range(-height, 200)]
+        return max(inside)
+
+    crop = with_cells(data_of(boxes, train_dataloader__dataset__pipeline=cut)).fullest_crop
+    assert fullest(50, 30) <= crop <= fullest(50 + 2 * 8, 30 + 2 * 8)
+    whole = [step for step in steps if step.type != 'RandomCrop']
+    assert with_cells(data_of(boxes, train_dataloader__dataset__pipeline=whole)).fullest_crop == 60
+
+
 def test_models_that_know_cells_by_their_place_are_told_to_see_whole_images_as_crops(data_of):
     def warned(config):
         return [line for line in lines(config, data=True) if 'model.tiles' in line]

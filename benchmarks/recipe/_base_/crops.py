@@ -9,6 +9,5 @@ crop_dataloaders = [
     dict(num_workers=1, dataset=dict(pipeline=[*load, same, pack])),
 ]
 crop_model = dict(
-    backbone=dict(frozen_stages=1),
     rpn_head=dict(anchor_generator=dict(scales=[2])))  # from 8 px on
 crop_hooks = dict(epoch_loss=None)  # one epoch has no course to follow

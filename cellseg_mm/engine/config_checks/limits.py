@@ -22,7 +22,7 @@ def check(subject):
                       f'set max_per_tile={-(-fullest_tile * 5 // 400) * 100}')
     yield from _predicted(config.model, findable(config.model, len(config.classes), seen), seen)
     yield from _queries(subject, seen)
-    yield from _trained(config.model, wanted if fullest is None else min(wanted, fullest), fullest)
+    yield from _trained(config.model, wanted, subject.fullest_crop if cells else None)
     for evaluator in listed(config.get('val_evaluator')):
         limit = evaluator.get('max_dets', 1000)
         if evaluator.get('type') == CellMetric.__name__ and limit != wanted:
@@ -61,11 +61,12 @@ def _queries(subject, wanted):
 
 
 def _trained(model, wanted, fullest):
+    wanted = wanted if fullest is None else min(wanted, fullest)
     limits = (model.get('train_cfg') or {}).get('rpn_proposal') or {}
     for key in ('nms_pre', 'max_per_img'):
         if 0 < limits.get(key, 0) < wanted:
             yield warning(f'model.train_cfg.rpn_proposal.{key}', f'is {limits[key]:,}: fewer proposals than '
-                          f'an image may have cells ({wanted:,})', f'set {key}=_base_.max_dets or more')
+                          f'an image to train on may have cells ({wanted:,})', f'set {key}=_base_.max_dets or more')
     for place, node in dicts(model, 'model'):
         number = node.get('max_masks_to_train')
         if isinstance(number, int) and fullest is not None and 0 <= number < fullest:

@@ -1,4 +1,5 @@
 """What is checked: a config, the model that it describes, and the cells of its data."""
+import math
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,8 @@ from cellseg_mm.datasets.wrappers import pipeline_steps
 from cellseg_mm.engine.config import SETTINGS, dataset_config
 from cellseg_mm.models.anchor_coverage import resize_factors
 from cellseg_mm.structures.tiling import Tiling
+
+_GRID = 8  # pixels
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,27 @@ class Subject:
         return most
 
     @cached_property
+    def fullest_crop(self):
+        """How many cells a step of the training can have in one image, of all or of what the pipeline cuts from it.
+
+        Windows are taken for a square of a grid larger than they are.
+        """
+        cells, window, most = self.cells, _crop_size(pipeline_of(self.config, 'train')), 0
+        if window is None:
+            return cells.fullest
+        centres = ((cells.box[:, :2] + cells.box[:, 2:] / 2) / _GRID).astype(int)
+        width, height = (math.ceil(side / _GRID) + 1 for side in window)
+        for number in np.flatnonzero(cells.counts):
+            columns, rows = centres[cells.image == number].T
+            # How many are above and to the left of each place, with room for a whole window.
+            counts = np.zeros((rows.max() + height + 1, columns.max() + width + 1), int)
+            np.add.at(counts, (rows + 1, columns + 1), 1)
+            counts = np.pad(counts.cumsum(0).cumsum(1), ((0, height), (0, width)), 'edge')
+            strips = counts[height:] - counts[:-height]
+            most = max(most, int((strips[:, width:] - strips[:, :-width]).max()))
+        return most
+
+    @cached_property
     def views(self):
         """What the model sees at once where it predicts, whole images or tiles, these side by side, without overlap.
 
@@ -132,6 +156,17 @@ class Subject:
         tile, place = np.divmod(centres, tiles['size'])
         return np.unique(
             np.column_stack([cells.image, tile]), axis=0, return_inverse=True)[1].ravel(), place / tiles['size']
+
+
+def _crop_size(pipeline):
+    """Width and height of what a pipeline cuts from images in pixels of theirs, or None where that is not plain."""
+    sizes = []
+    for step in pipeline:
+        if {'scale', 'scale_factor', 'scale_range', 'scales'} & step.keys() and 'crop_size' not in step:
+            break  # pixels are others from here on
+        if 'crop_size' in step and step.get('crop_type', 'absolute') == 'absolute':
+            sizes.append(step['crop_size'])
+    return np.min(sizes, axis=0) if sizes else None
 
 
 def _read(path, data):
