@@ -1,8 +1,8 @@
 """The time of a training step on a CPU: python benchmarks/cpu_training.py [CONFIG] [--steps 12]
 
 The model of CONFIG (default: configs/cell_maskrcnn_lite.py) takes steps on drawn cells, as training on a CPU does: in
-channels_last, without and with --amp; and as MMEngine's own runner would, contiguous. They take turns, so that what
-else the machine does falls on all alike, and the medians are printed.
+channels_last, without and with --amp; and as MMEngine's own runner would, contiguous, in float32 and in bfloat16. They
+take turns, so that what else the machine does falls on all alike. Medians are printed, and their ratios to the first.
 """
 import argparse
 import statistics

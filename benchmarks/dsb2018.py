@@ -26,7 +26,7 @@ def main():
                  'CELLSEG_REAL_DATA')
     from cellseg_mm.datasets.splits import appearance_features, group_by_appearance
     from cellseg_mm.io.image import read_image
-    paths = sorted((root / 'images').iterdir())
+    paths = sorted((root / 'images').glob('*.png'))
     surveyed = [(appearance_features(image), np.median(image) > BRIGHT) for image in map(read_image, paths)]
     features, is_bright = map(np.array, zip(*surveyed, strict=True))
     names = np.empty(len(paths), object)

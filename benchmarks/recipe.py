@@ -1,12 +1,13 @@
 """What each part of a recipe is worth: python benchmarks/recipe.py ROOT [CONFIG...] [--jobs 2]
 
-Each config of benchmarks/recipe/ changes one thing of base.py, and what has to go with it; its first line says what.
-report.py and cascade.py are other models. All are trained for equally many iterations on each of the folds that
-`tools/prepare_data.py ROOT --folds 3` made of the training images, the fold's number being the seed, and evaluated on
-what the fold holds back. Differences from the base are paired by fold. One that is beyond what chance does to its mean
+Each config of benchmarks/recipe/ changes one thing of the config that it is based on, most often base.py, and what has
+to go with it; its first line says what. report.py and cascade.py are other models. All are trained for equally many
+iterations on each of the folds that `tools/prepare_data.py ROOT --folds 3` made of the training images, the fold's
+number being the seed, and evaluated on what the fold holds back. Differences from the base are paired by fold. One that is beyond what chance does to its mean
 in 19 of 20 cases, by Student's t over three folds or more, is printed in bold; of 20 changes that do nothing, one is.
 
-A run takes one thread, so that --jobs of them share the cores, and its time depends a little on what runs beside. Runs
+A run takes one thread, so that --jobs of them share the cores, and its time depends a little on what runs beside. It is
+compared with the base's where the processor was the same. Runs
 are kept in --out; what came of them is added to benchmarks/recipe.json. Stopped or killed, the same command goes on
 from there. --table trains nothing and prints what has been measured as a table of Markdown.
 """
@@ -28,7 +29,7 @@ from cellseg_mm import cli
 from cellseg_mm.datasets.folds import fold_file
 from cellseg_mm.engine.run_record import hardware
 from cellseg_mm.errors import UserError
-from cellseg_mm.io.files import write_json
+from cellseg_mm.io.files import alone_in, write_json
 
 HERE = Path(__file__).resolve().parent
 CONFIGS, RESULTS = HERE / 'recipe', HERE / 'recipe.json'
@@ -66,8 +67,10 @@ def run(out, name, fold, iterations):
     metrics = next(line for line in lines if 'cells/AP50_dense' in line)
     of_types = [value for key, value in metrics.items() if 'F1_type/' in key]
     metrics['cells/F1_type'] = statistics.mean(value for value in of_types if not math.isnan(value))
+    processor = hardware()
     seconds = iterations * statistics.mean(line['time'] for line in lines if 'loss' in line)
-    return {**{figure: round(metrics[f'cells/{figure}'], 4) for figure in FIGURES}, 'seconds': round(seconds)}
+    return {**{figure: round(metrics[f'cells/{figure}'], 4) for figure in FIGURES}, 'seconds': round(seconds),
+            'processor': ' and '.join([processor['processor'], *processor['gpus']])}
 
 
 def train_alone(out, name, fold, iterations):
@@ -98,9 +101,10 @@ def table(runs):
         means = [statistics.mean(runs[name][fold][figure] for fold in folds) for figure in FIGURES]
         changes = ['' if name == BASE else difference([runs[name][fold][figure] - base[fold][figure] for fold in folds])
                    for figure in ('AP50_dense', 'bPQ')]
-        seconds = statistics.mean(runs[name][fold]['seconds'] / base[fold]['seconds'] for fold in folds)
+        ratios = [runs[name][fold]['seconds'] / base[fold]['seconds'] for fold in folds
+                  if runs[name][fold]['processor'] == base[fold]['processor']]
         lines.append(f'| {name} | {len(folds)} | ' + ' | '.join(f'{value:.3f}' for value in means)
-                     + f' | {" | ".join(changes)} | {seconds:.2f} |')
+                     + f' | {" | ".join(changes)} | {f"{statistics.mean(ratios):.2f}" if ratios else "–"} |')
     return '\n'.join(lines)
 
 
@@ -130,7 +134,7 @@ def main():
         train_alone(args.root, *args.configs, *args.folds, args.iterations)
         return 0
     results = json.loads(RESULTS.read_text(encoding='utf-8')) if RESULTS.exists() else {
-        'iterations': args.iterations or 300, 'hardware': hardware(), 'runs': {}}
+        'iterations': args.iterations or 300, 'runs': {}}
     if args.table:
         print(table(results['runs']))
         return 0
@@ -139,6 +143,14 @@ def main():
     iterations = results['iterations']
     if args.iterations not in (None, iterations):
         raise UserError(f'{RESULTS}: its runs have {iterations} iterations: ask for as many, or move it away')
+    with alone_in(args.out, 'an ablation'):
+        failed = measure(args, results, iterations)
+    print(table(results['runs']))
+    return 1 if failed else 0
+
+
+def measure(args, results, iterations):
+    """Do the runs that are missing, and write what comes of each: how many failed."""
     for fold in args.folds:
         fold_root(args.root.resolve(), args.out.resolve(), fold)
     names = args.configs or sorted(path.stem for path in CONFIGS.glob('*.py') if path.stem != BASE)
@@ -160,9 +172,8 @@ def main():
                 failed += 1
                 print(f'error: {job.exception()}', file=sys.stderr, flush=True)
     finally:
-        pool.shutdown(cancel_futures=True)  # where the user stops it, those in work come to their end
-    print(table(results['runs']))
-    return 1 if failed else 0
+        pool.shutdown(cancel_futures=True)
+    return failed
 
 
 if __name__ == '__main__':

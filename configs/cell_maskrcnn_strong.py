@@ -3,7 +3,7 @@ _base_ = ['cell_maskrcnn.py', '_base_/strong.py']
 
 model = dict(
     rpn_head=dict(anchor_generator=dict(scales=[4])),  # from 16 px on, for enlarged cells
-    train_cfg=dict(rpn_proposal=dict(max_per_img=2 * _base_.max_dets), rcnn=dict(sampler=dict(num=512))))
+    train_cfg=dict(rcnn=dict(sampler=dict(num=512))))
 train_dataloader, val_dataloader, test_dataloader = _base_.strong_dataloaders
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=0.0001, weight_decay=0.05), clip_grad=dict(max_norm=10.0))

@@ -1,6 +1,6 @@
-# Nuclei of H&E and their types, as CoNSeP has them in tiles of 1,000 px; for CPUs.
+# Nuclei of H&E and their types, as CoNSeP has them in tiles of 1,000 px; for CPUs. docs/recipe.md says how to get them.
 _base_ = 'cell_maskrcnn_lite.py'
-data_root = 'data/consep'
+data_root = 'data/consep_tiles'
 max_dets = 2400  # the fullest tile has 2,283 cells
 crop = _base_.crop
 load_from = '{{ fileDirname }}/../weights/nuclei_lite.pth'

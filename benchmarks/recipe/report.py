@@ -1,4 +1,4 @@
-# The course report's recipe on the same backbone: whole images, large anchors, 100 detections, SGD, no augmentation.
+# The course report's recipe on the same backbone: whole images, large anchors, SGD, no augmentation.
 _base_ = ['../../configs/cell_maskrcnn.py', '../../configs/_base_/lite.py']
 max_dets = 2000
 pipeline = [dict(type='LoadTiffImage'), dict(type='LoadCellAnnotations'),
@@ -9,6 +9,5 @@ val_dataloader = dict(num_workers=1, dataset=dict(pipeline=pipeline))
 model = dict(
     data_preprocessor=_base_.lite_preprocessor,
     backbone=_base_.lite_backbone,
-    neck=dict(in_channels=_base_.lite_channels),
-    test_cfg=dict(rpn=dict(nms_pre=1000, max_per_img=1000), rcnn=dict(max_per_img=100)))
+    neck=dict(in_channels=_base_.lite_channels))
 default_hooks = dict(epoch_loss=None)

@@ -25,7 +25,8 @@ class EpochCheckpointHook(Hook):
     Args:
         save_best (str): The validation metric to maximise. `best_epoch_<n>.pth` holds the weights alone; beside it,
             `best_epoch_<n>.results.json` has what that epoch predicted on the validation images, as COCO results, where
-            a `CellMetric` without a `results_file` of its own validates.
+            a `CellMetric` without a `results_file` of its own validates. With `EMAHook` they are the averaged ones,
+            which are validated.
     """
 
     # Before every other hook, so that the state written is the one between two epochs.
@@ -103,9 +104,15 @@ class EpochCheckpointHook(Hook):
 
     def _save(self, runner, path, random_states):
         resumable = random_states is not None
-        self._random_states = random_states
-        with atomic_path(path) as partial:
-            runner.save_checkpoint(
-                str(partial.parent), partial.name, save_optimizer=resumable, save_param_scheduler=resumable,
-                meta=dict(epoch=runner.epoch, iter=runner.iter), by_epoch=True)
-        del self._random_states
+        self._random_states, hooks = random_states, runner._hooks
+        if not resumable:
+            # While validated, the model has its averaged weights: EMAHook would exchange them once more.
+            runner._hooks = [self]
+        try:
+            with atomic_path(path) as partial:
+                runner.save_checkpoint(
+                    str(partial.parent), partial.name, save_optimizer=resumable, save_param_scheduler=resumable,
+                    meta=dict(epoch=runner.epoch, iter=runner.iter), by_epoch=True)
+        finally:
+            runner._hooks = hooks
+            del self._random_states

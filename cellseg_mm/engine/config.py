@@ -83,10 +83,10 @@ def _check_option(config, key):
         if not isinstance(node, (dict, Config)):
             return
         if part not in node:
-            place = '.'.join(parts[:number])
-            close = [f'{place}.{name}' for name in get_close_matches(part, node.keys(), 1, 0.85)]
-            if 'dataset' in node:  # meant for what is wrapped
-                close += [f'{inner}.{part}' for inner, within in nested(node, place) if part in within]
+            close = ['.'.join([*parts[:number], name]) for name in get_close_matches(part, node.keys(), 1, 0.85)]
+            if number and 'dataset' in node:  # meant for what is wrapped
+                within = nested(node, '.'.join(parts[:number]))
+                close += [f'{place}.{part}' for place, dataset in within if part in dataset]
             if close:
                 raise UserError(f'--cfg-options {key}: there is no {part}; did you mean {close[0]}?')
         node = node.get(part)

@@ -20,7 +20,7 @@ _META = 'classes', 'CLASSES', 'mpp', 'image_size'
 
 
 def publish(source, target, config=None, trusted=False):
-    """Write what of a checkpoint predicts: weights of half precision, what of its config they need, and thresholds.
+    """Write what of a checkpoint predicts: weights of half precision, what they need of its config, and its thresholds.
 
     Left out are the optimizer, the log, and all settings of the training, which name folders of the machine it ran on.
     Weights beyond what half precision holds stay in single precision.
@@ -56,7 +56,8 @@ def publish(source, target, config=None, trusted=False):
     torch.save(content, buffer)
     with atomic_path(target) as partial:
         partial.write_bytes(buffer.getvalue())
-        write_json(thresholds_path(target), detector.thresholds)
+        if thresholds_path(source).is_file():
+            write_json(thresholds_path(target), detector.thresholds)
 
 
 def _half(tensor, name, path):

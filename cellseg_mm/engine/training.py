@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from mmengine.dist import barrier, is_main_process
+from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
 
 from cellseg_mm.engine.assessment import conclude_training
@@ -88,11 +89,11 @@ def train(config, work_dir, resume=None, amp=False, auto_scale_lr=False, launche
         check_weights(model, checkpoint, resume_from)
         _bring_best(checkpoint, Path(resume_from).parent, work_dir)
     elif start_from:
-        taken = starting_weights(model, checkpoint, start_from)
-        runner.logger.info('%d of %d tensors taken from %s', len(taken), len(model.state_dict()), start_from)
-        del taken
+        runner.logger.info('%d of %d tensors taken from %s', len(starting_weights(model, checkpoint, start_from)),
+                           len(model.state_dict()), start_from)
     del checkpoint
-    check_work_dir(work_dir, needed_bytes=_checkpoint_bytes(model))
+    averaged = any(isinstance(hook, EMAHook) for hook in runner.hooks)
+    check_work_dir(work_dir, needed_bytes=_checkpoint_bytes(model, averaged))
     runner.dump_config()
     runner.train()
     if is_main_process():
@@ -152,7 +153,8 @@ def _use_tensorboard(config):
     config.visualizer.vis_backends = [*config.visualizer.get('vis_backends', []), dict(type='TensorboardVisBackend')]
 
 
-def _checkpoint_bytes(model):
-    # Weights and two optimizer moments, for the last epoch's file and the one being written; weights for two best ones.
+def _checkpoint_bytes(model, averaged):
+    # Weights, their average and two optimizer moments, for the last epoch's file and the one being written; weights for
+    # two best ones.
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    return 8 * weights
+    return (10 if averaged else 8) * weights

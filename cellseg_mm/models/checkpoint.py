@@ -45,11 +45,21 @@ def read_checkpoint(path, trusted=False):
         raise UserError(f'{path}: this is not a checkpoint, or a damaged one') from error
     if not isinstance(checkpoint, dict):
         raise UserError(f'{path}: this is not a checkpoint: it holds a {type(checkpoint).__name__}')
-    checkpoint = checkpoint if 'state_dict' in checkpoint else dict(state_dict=checkpoint)
+    checkpoint = with_state_dict(checkpoint)
     if not all(isinstance(checkpoint.get(key, {}), dict) for key in ('state_dict', 'meta')):
         raise UserError(f'{path}: this is not a checkpoint: its weights or its meta data are no dictionary')
     if not isinstance(checkpoint.get('meta', {}).get('dataset_meta', {}), (dict, NoneType)):
         raise UserError(f'{path}: this is a damaged checkpoint: its dataset_meta is no dictionary')
+    return checkpoint
+
+
+def with_state_dict(checkpoint):
+    """A checkpoint as all others are: bare weights become its `state_dict`, and DataParallel's `module.` goes."""
+    checkpoint = checkpoint if 'state_dict' in checkpoint else dict(state_dict=checkpoint)
+    weights = checkpoint['state_dict']
+    for name in list(weights) if isinstance(weights, dict) else ():
+        if isinstance(name, str) and name.startswith('module.'):
+            weights[name.removeprefix('module.')] = weights.pop(name)  # in place: it knows the versions of its layers
     return checkpoint
 
 

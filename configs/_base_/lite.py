@@ -5,7 +5,7 @@ enlarge = 1.5
 channels = 128  # of the feature maps that the neck hands on
 # Models with queries, or with grids over the image, know cells by where they are between its edges: they see whole
 # images as they see crops, in squares of that size, which overlap by the length of all but 1 in 100 cells.
-tiles = dict(size=int(crop * enlarge), overlap=96, max_per_tile=300)  # CoNSeP's fullest tile has 169 cells
+tiles = dict(size=int(crop * enlarge), overlap=96, max_per_tile=300)  # CoNSeP's fullest such square has 169 cells
 
 lite_preprocessor = dict(mean=[127.5] * 3, std=[127.5] * 3)  # Lite0 was pretrained on values from -1 to 1.
 lite_backbone = dict(

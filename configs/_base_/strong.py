@@ -28,7 +28,7 @@ strong_dataloaders = [
     dict(dataset=dict(pipeline=strong_val_pipeline)),
     dict(dataset=dict(pipeline=strong_test_pipeline)),
 ]
-# One crop of each image an epoch: of the course's 209 images, 100 epochs are 5,200 steps.
+# One crop of each image an epoch: of 178 images, 100 epochs are 4,500 steps.
 strong_train_cfg = dict(max_epochs=100, val_interval=5)
 strong_schedule = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),

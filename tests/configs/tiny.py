@@ -25,7 +25,7 @@ test_dataloader = dict(num_workers=0, dataset=dict(pipeline=test_pipeline))
 max_dets = 50
 
 model = dict(
-    backbone=dict(model_name='test_efficientnet', strides=(4, 8, 16, 32), init_cfg=None),
+    backbone=dict(model_name='test_efficientnet', strides=(4, 8, 16, 32), frozen_stages=-1, init_cfg=None),
     neck=dict(in_channels=[24, 32, 48, 64], out_channels=channels),
     rpn_head=dict(in_channels=channels, feat_channels=channels),
     roi_head=dict(

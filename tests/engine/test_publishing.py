@@ -54,6 +54,12 @@ def test_folders_of_the_machine_and_the_optimizer_stay_there(source, tmp_path):
     assert read_json(tmp_path / 'a.thresholds.json', '') == dict.fromkeys(CLASSES, 0.72)
 
 
+def test_no_thresholds_are_made_up(source, tmp_path):
+    thresholds_path(source).unlink()
+    publish(source, tmp_path / 'mine.pth')
+    assert not (tmp_path / 'mine.thresholds.json').exists()
+
+
 def test_a_bare_state_dict_takes_its_config_from_a_file(source, tmp_path):
     torch.save(torch.load(source)['state_dict'], tmp_path / 'bare.pth')
     with pytest.raises(UserError, match='does not hold its config; give the config file by --config'):

@@ -15,6 +15,7 @@ import torch
 from conftest import REPOSITORY, TINY_CONFIG, run_tool
 from mmdet.registry import DATASETS, MODELS
 from mmengine.dataset import pseudo_collate
+from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from training_folders import keep_images
 
@@ -62,9 +63,15 @@ optim_wrapper = dict(optimizer=dict(lr=0.002))
 train_cfg = dict(max_epochs=1)
 """
 
+AVERAGED = f"""
+_base_ = {str(TINY_CONFIG)!r}
+custom_hooks = [dict(type='EMAHook', momentum=0.5)]
+train_cfg = dict(max_epochs=1)
+"""
 
-def train_arguments(data, work_dir):
-    return (TINY_CONFIG, '--work-dir', work_dir, '--cfg-options', f'data_root={data}',
+
+def train_arguments(data, work_dir, config=TINY_CONFIG):
+    return (config, '--work-dir', work_dir, '--cfg-options', f'data_root={data}',
             'optim_wrapper.paramwise_cfg.norm_decay_mult=1.0')
 
 
@@ -148,6 +155,16 @@ def test_the_validation_loss_is_that_of_the_weights_after_the_epoch(trained, tin
         losses.append(float(validation_losses(runner.model.eval(), batch)['loss']))
     assert len(losses) > 1
     assert read_epochs(trained)[-1]['epoch/val_loss'] == pytest.approx(sum(losses) / len(losses))
+
+
+def test_the_model_computes_in_the_layout_that_cpus_are_fast_in(tiny_config, tmp_path):
+    if get_device() != 'cpu':
+        pytest.skip('there is a GPU')
+    tiny_config.work_dir = str(tmp_path)
+    model = CellRunner.from_cfg(tiny_config).model
+    weights = model.neck.fpn_convs[0].conv.weight
+    assert weights.is_contiguous(memory_format=torch.channels_last)
+    assert not weights.is_contiguous()
 
 
 def test_the_same_seed_gives_the_same_weights_with_and_without_the_validation_loss(trained, tiny_data, tmp_path):
@@ -237,6 +254,36 @@ def test_fine_tuning_starts_from_the_weights_given(trained, tiny_data, tmp_path)
     assert run.returncode == 0, run.stderr
     found, expected = load(tmp_path / 'epoch_1.pth')['state_dict'], load(best)['state_dict']
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_fine_tuning_takes_what_fits_of_other_classes_and_of_bare_weights(trained, tiny_data, tmp_path):
+    best, = trained.glob('best_epoch_*.pth')
+    weights = load(best)['state_dict']
+    other = {'roi_head.bbox_head.fc_cls.weight': torch.zeros(2, 32), 'roi_head.bbox_head.fc_cls.bias': torch.zeros(2)}
+    torch.save({f'module.{name}': tensor for name, tensor in {**weights, **other}.items()}, tmp_path / 'bare.pth')
+    (tmp_path / 'averaged.py').write_text(AVERAGED)
+    run = run_tool('train', *train_arguments(tiny_data, tmp_path / 'work', tmp_path / 'averaged.py'),
+                   f'load_from={tmp_path}/bare.pth', 'optim_wrapper.optimizer.lr=0.0')
+    assert run.returncode == 0, run.stderr
+    assert f'{len(weights) - 2} of {len(weights)} tensors taken' in run.stdout + run.stderr
+    assert 'size mismatch' not in run.stdout + run.stderr
+    found = load(tmp_path / 'work/epoch_1.pth')
+    for name, tensor in weights.items():
+        assert torch.equal(found['state_dict'][name], tensor) == (name not in other), name
+        assert torch.equal(found['ema_state_dict'][f'module.{name}'], found['state_dict'][name])
+
+
+def test_the_best_of_averaged_weights_are_those_that_were_validated(tiny_data, tmp_path):
+    (tmp_path / 'averaged.py').write_text(AVERAGED)
+    run = run_tool('train', *train_arguments(tiny_data, tmp_path / 'work', tmp_path / 'averaged.py'))
+    assert run.returncode == 0, run.stderr
+    best, last = (load(tmp_path / f'work/{name}.pth') for name in ('best_epoch_1', 'epoch_1'))
+    assert 'ema_state_dict' not in best
+    changed = 0
+    for name, tensor in best['state_dict'].items():
+        assert torch.equal(tensor, last['state_dict'][name]), name  # the average: see MMEngine's EMAHook
+        changed += not torch.equal(tensor, last['ema_state_dict'][f'module.{name}'])
+    assert changed
 
 
 def test_a_broken_image_is_named_by_whichever_process_meets_it(tiny_data, tmp_path):
