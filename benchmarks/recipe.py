@@ -3,13 +3,14 @@
 Each config of benchmarks/recipe/ changes one thing of the config that it is based on, most often base.py, and what has
 to go with it; its first line says what. report.py and cascade.py are other models. All are trained for equally many
 iterations on each of the folds that `tools/prepare_data.py ROOT --folds 3` made of the training images, the fold's
-number being the seed, and evaluated on what the fold holds back. Differences from the base are paired by fold. One that is beyond what chance does to its mean
-in 19 of 20 cases, by Student's t over three folds or more, is printed in bold; of 20 changes that do nothing, one is.
+number being the seed, and evaluated on what the fold holds back. Differences from the base are paired by fold. One that
+is beyond what chance does to its mean in 19 of 20 cases, by Student's t over three folds or more, is printed in bold;
+of 20 changes that do nothing, one is.
 
 A run takes one thread, so that --jobs of them share the cores, and its time depends a little on what runs beside. It is
-compared with the base's where the processor was the same. Runs
-are kept in --out; what came of them is added to benchmarks/recipe.json. Stopped or killed, the same command goes on
-from there. --table trains nothing and prints what has been measured as a table of Markdown.
+compared with the base's where the processor was the same. Runs are kept in --out; what came of them is added to
+benchmarks/recipe.json. Stopped or killed, the same command goes on from there. --table trains nothing and prints what
+has been measured as a table of Markdown.
 """
 import argparse
 import json
@@ -67,10 +68,10 @@ def run(out, name, fold, iterations):
     metrics = next(line for line in lines if 'cells/AP50_dense' in line)
     of_types = [value for key, value in metrics.items() if 'F1_type/' in key]
     metrics['cells/F1_type'] = statistics.mean(value for value in of_types if not math.isnan(value))
-    processor = hardware()
+    machine = hardware()
     seconds = iterations * statistics.mean(line['time'] for line in lines if 'loss' in line)
     return {**{figure: round(metrics[f'cells/{figure}'], 4) for figure in FIGURES}, 'seconds': round(seconds),
-            'processor': ' and '.join([processor['processor'], *processor['gpus']])}
+            'processor': ' and '.join([machine['processor'], *machine['gpus']])}
 
 
 def train_alone(out, name, fold, iterations):
@@ -104,7 +105,7 @@ def table(runs):
         ratios = [runs[name][fold]['seconds'] / base[fold]['seconds'] for fold in folds
                   if runs[name][fold]['processor'] == base[fold]['processor']]
         lines.append(f'| {name} | {len(folds)} | ' + ' | '.join(f'{value:.3f}' for value in means)
-                     + f' | {" | ".join(changes)} | {f"{statistics.mean(ratios):.2f}" if ratios else "–"} |')
+                     + f' | {" | ".join(changes)} | {f"{statistics.mean(ratios):.2f}" if ratios else "-"} |')
     return '\n'.join(lines)
 
 
