@@ -1,4 +1,3 @@
-import errno
 import os
 import signal
 import subprocess
@@ -10,8 +9,6 @@ import pytest
 
 from cellseg_mm.engine import child_process
 from cellseg_mm.engine.child_process import run_child
-from cellseg_mm.errors import UserError
-from cellseg_mm.io.files import alone_in
 
 
 @pytest.fixture
@@ -106,32 +103,3 @@ def test_the_command_holds_what_it_inherits(tmp_path):
     os.close(lock)
     assert subprocess.run([sys.executable, '-c', f'import os; os.fstat({lock})'], check=False,
                           stderr=subprocess.DEVNULL).returncode
-
-
-def is_taken(folder):
-    try:
-        with alone_in(folder, 'a comparison'):
-            return False
-    except UserError as error:
-        return f'{folder}: a comparison is at work in it, or a process that it started' in str(error)
-
-
-def test_a_command_that_outlives_the_process_that_started_it_keeps_others_out(tmp_path):
-    with alone_in(tmp_path, 'a comparison') as lock:
-        training = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE, pass_fds=(lock, ))
-        assert is_taken(tmp_path)
-    assert is_taken(tmp_path)
-    training.communicate(b'\n')
-    assert not is_taken(tmp_path)
-
-
-def test_a_folder_without_locks_is_worked_in_with_a_warning(tmp_path, monkeypatch):
-    def no_locks(*_):
-        raise OSError(errno.ENOLCK, 'No locks available')
-
-    said = []
-    monkeypatch.setattr('fcntl.flock', no_locks)
-    monkeypatch.setattr('mmengine.logging.print_log', lambda message, *_: said.append(message))
-    with alone_in(tmp_path, 'a comparison') as lock:
-        os.fstat(lock)
-    assert said == [f'{tmp_path}: it cannot be locked (No locks available); see to it that a comparison is alone in it']

@@ -1,3 +1,4 @@
+import errno
 import os
 import resource
 import signal
@@ -6,8 +7,8 @@ import sys
 
 import pytest
 
-from cellseg_mm.errors import CellDataError
-from cellseg_mm.io.files import atomic_path, delete_partials, read_json, write_json, write_text
+from cellseg_mm.errors import CellDataError, UserError
+from cellseg_mm.io.files import alone_in, atomic_path, delete_partials, read_json, write_json, write_text
 
 
 def names(folder):
@@ -149,3 +150,32 @@ def test_what_killed_processes_left_is_deleted_and_what_others_write_is_not(tmp_
     delete_partials(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {f'.b.{os.getpid()}.partial.csv', 'd.csv',
                                                           '.notes.partial.txt'}
+
+
+def is_taken(folder):
+    try:
+        with alone_in(folder, 'a comparison'):
+            return False
+    except UserError as error:
+        return f'{folder}: a comparison is at work in it, or a process that it started' in str(error)
+
+
+def test_a_command_that_outlives_the_process_that_started_it_keeps_others_out(tmp_path):
+    with alone_in(tmp_path, 'a comparison') as lock:
+        training = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE, pass_fds=(lock, ))
+        assert is_taken(tmp_path)
+    assert is_taken(tmp_path)
+    training.communicate(b'\n')
+    assert not is_taken(tmp_path)
+
+
+def test_a_folder_without_locks_is_worked_in_with_a_warning(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, 'No locks available')
+
+    said = []
+    monkeypatch.setattr('fcntl.flock', no_locks)
+    monkeypatch.setattr('mmengine.logging.print_log', lambda message, *_: said.append(message))
+    with alone_in(tmp_path, 'a comparison') as lock:
+        os.fstat(lock)
+    assert said == [f'{tmp_path}: it cannot be locked (No locks available); see to it that a comparison is alone in it']
