@@ -46,7 +46,7 @@ def write_ome(path, levels, names='cyx', version='0.5', scale=0.25, unit='microm
     return path
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(st.sampled_from([2, 3]), st.permutations('yxs'), st.data())
 def test_windows_are_those_of_the_array_in_any_layout(tmp_path_factory, version, names, data):
     shape = data.draw(st.tuples(st.integers(1, 60), st.integers(1, 60), st.sampled_from([1, 3])))

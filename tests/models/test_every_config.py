@@ -25,7 +25,11 @@ FEWER = dict(
     cell_solov2={'model.mask_head.num_grids': [20, 10, 5, 3]})
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+# Where a model has a light config, that one is tested each time.
+EACH = [pytest.param(name, marks=pytest.mark.slow if f'{name}_lite' in CONFIGS else ()) for name in CONFIGS]
+
+
+@pytest.mark.parametrize('name', EACH)
 def test_a_config_trains_predicts_and_comes_back_from_its_file(name, tmp_path):
     config, model, optim_wrapper = build(name, max_dets=MAX_DETS, **FEWER.get(name, {}))
     assert sum(parameter.numel() for parameter in model.parameters()) < MAX_PARAMETERS
