@@ -17,6 +17,9 @@ def parse_args():
     parser.add_argument('--show-dir', metavar='DIR', help='write overlays there: ground truth beside prediction')
     parser.add_argument('--show-score-thr', type=float, metavar='SCORE',
                         help='draw predictions from this score on (default: thresholds beside the checkpoint, or 0.5)')
+    parser.add_argument('--tta', nargs='+', default=[], metavar='VIEWS', dest='views',
+                        help='look at images in tiles, each in several views, and fuse what is found: flips, turns, '
+                        'scales; slower by as many')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
                         help='pytorch: this process was started by torchrun')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE',
@@ -43,13 +46,13 @@ def main():
     if args.show_dir:
         annotations = split_annotations(config, split)
         check_work_dir(args.show_dir)
-        thresholds = thresholds_of(args.checkpoint, config.classes)
+        thresholds = thresholds_of(args.checkpoint, config.classes, args.views)
     if args.format_only:
-        summary = submit(config, args.checkpoint, work_dir, args.launcher)
+        summary = submit(config, args.checkpoint, work_dir, args.launcher, args.views)
         results = work_dir / FILE_NAME
         report = format_summary(summary, config.classes) if summary else ''
     else:
-        evaluation = validate(config, args.checkpoint, work_dir, args.launcher)
+        evaluation = validate(config, args.checkpoint, work_dir, args.launcher, args.views)
         results = work_dir / RESULTS_NAME
         report = evaluation and '\n'.join([format_evaluation(evaluation), f'predictions: {results}',
                                            f'evaluation: {work_dir / EVALUATION_NAME}'])

@@ -24,7 +24,7 @@ from cellseg_mm.io.work_dir import (
 from cellseg_mm.visualization.report import write_report
 
 
-def assess(config, work_dir, checkpoint=None, anew=False):
+def assess(config, work_dir, checkpoint=None, anew=False, views=()):
     """Evaluate the predictions for the validation split, at an operating point that is kept beside the checkpoint.
 
     Args:
@@ -33,9 +33,11 @@ def assess(config, work_dir, checkpoint=None, anew=False):
         checkpoint (str | Path, optional): Where there are thresholds beside it, they are used; otherwise those of the
             best F1 on these predictions are, and are written there, if that can be.
         anew (bool): Replace thresholds that there are.
+        views (Sequence[str]): Of test-time augmentation, by which the predictions were made; they have thresholds of
+            their own.
 
     Returns:
-        dict: Of `evaluate`, with the file name of the checkpoint, or None, as `checkpoint`.
+        dict: Of `evaluate`, with the file name of the checkpoint, or None, as `checkpoint`, and `views`.
 
     Raises:
         UserError: If predictions, annotations or thresholds cannot be used.
@@ -44,7 +46,7 @@ def assess(config, work_dir, checkpoint=None, anew=False):
     truth = read_cells(evaluator.ann_file)
     check_classes(evaluator.ann_file, truth['categories'], config.classes)
     pairs = read_pairs(truth, Path(work_dir, RESULTS_NAME))
-    path = thresholds_path(checkpoint) if checkpoint else None
+    path = thresholds_path(checkpoint, views) if checkpoint else None
     known = path is not None and path.is_file() and not anew
     evaluation = evaluate(pairs, config.classes, evaluator.get('max_dets', config.max_dets),
                           *((read_thresholds(path, config.classes), path.name) if known else ()))
@@ -53,7 +55,7 @@ def assess(config, work_dir, checkpoint=None, anew=False):
             write_thresholds(path, evaluation['thresholds'])
         except OSError as error:
             print_log(f'{path}: the score thresholds cannot be kept ({error.strerror})', 'current', logging.WARNING)
-    evaluation['checkpoint'] = Path(checkpoint).name if checkpoint else None
+    evaluation.update(checkpoint=Path(checkpoint).name if checkpoint else None, views=sorted(set(views)))
     write_evaluation(Path(work_dir, EVALUATION_NAME), evaluation)
     return evaluation
 

@@ -1,15 +1,17 @@
 """Trained models as small files to hand on."""
 import io
 from copy import deepcopy
+from pathlib import Path
 
 import torch
 from mmengine.config import Config
 
 from cellseg_mm.engine.preflight import drop_pretrained
 from cellseg_mm.errors import UserError
+from cellseg_mm.evaluation.operating_point import read_thresholds, write_thresholds
 from cellseg_mm.inference.detector import Detector, prediction_steps
-from cellseg_mm.io.files import atomic_path, write_json
-from cellseg_mm.io.work_dir import thresholds_path
+from cellseg_mm.io.files import atomic_path
+from cellseg_mm.io.work_dir import all_thresholds
 from cellseg_mm.models.checkpoint import read_checkpoint
 from cellseg_mm.models.embedded_config import embedded_config
 
@@ -34,10 +36,12 @@ def publish(source, target, config=None, trusted=False):
     Raises:
         UserError: If `Detector` cannot predict by the source, a weight is not finite, or a file to be written exists.
     """
-    for path in (target, thresholds_path(target)):
+    for path in (target, *all_thresholds(target)):
         if path.exists():
             raise UserError(f'{path}: it exists already; name another file')
-    detector = Detector(source, config, 'cpu', trusted)  # which finds all that is wrong
+    classes = Detector(source, config, 'cpu', trusted).classes  # which finds all that is wrong
+    thresholds = {path.name.removeprefix(Path(source).stem): read_thresholds(path, classes)
+                  for path in all_thresholds(source)}
     checkpoint = read_checkpoint(source, trusted)
     if config is None:
         config = embedded_config(checkpoint, source, trusted)
@@ -56,8 +60,8 @@ def publish(source, target, config=None, trusted=False):
     torch.save(content, buffer)
     with atomic_path(target) as partial:
         partial.write_bytes(buffer.getvalue())
-        if thresholds_path(source).is_file():
-            write_json(thresholds_path(target), detector.thresholds)
+        for suffix, of_views in thresholds.items():
+            write_thresholds(target.with_name(target.stem + suffix), of_views)
 
 
 def _half(tensor, name, path):

@@ -1,8 +1,11 @@
 """Testing of a checkpoint: scores on the validation split, or a submission for the test split."""
 from pathlib import Path
 
+import torch
 from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
+from mmengine.structures import InstanceData
+from torch import nn
 
 from cellseg_mm.datasets.cell_dataset import read_cells
 from cellseg_mm.engine.assessment import assess
@@ -13,11 +16,12 @@ from cellseg_mm.engine.runner import CellRunner
 from cellseg_mm.errors import UserError
 from cellseg_mm.evaluation.operating_point import thresholds_of
 from cellseg_mm.evaluation.submission import MAX_PARAMETERS
+from cellseg_mm.inference.predictor import Predictor
 from cellseg_mm.io.work_dir import RESULTS_NAME
 from cellseg_mm.models.checkpoint import check_checkpoint_classes, check_weights, read_checkpoint
 
 
-def validate(config, checkpoint, work_dir, launcher='none'):
+def validate(config, checkpoint, work_dir, launcher='none', views=()):
     """Predict the validation split and evaluate that.
 
     Args:
@@ -25,6 +29,7 @@ def validate(config, checkpoint, work_dir, launcher='none'):
         checkpoint (str | Path): Weights of that config's model.
         work_dir (str | Path): Takes `val-results.json`, the predictions as COCO results, and `val-evaluation.json`.
         launcher (str): `none`, or how the processes of a distributed run were started.
+        views (Sequence[str]): Test-time augmentation, as `Predictor` has it, tile by tile; none by default.
 
     Returns:
         dict: Of `evaluate`; None on other ranks than the first.
@@ -35,16 +40,16 @@ def validate(config, checkpoint, work_dir, launcher='none'):
     config.test_dataloader, config.test_evaluator = config.val_dataloader, config.val_evaluator
     config.test_evaluator.results_file = str(Path(work_dir, RESULTS_NAME))
     evaluator = config.val_evaluator
-    runner = _runner(config, checkpoint, work_dir, launcher, 'val')
-    thresholds_of(checkpoint, config.classes)  # broken ones are told before all has been predicted
+    runner = _runner(config, checkpoint, work_dir, launcher, 'val', views)
+    thresholds_of(checkpoint, config.classes, views)  # broken ones are told before all has been predicted
     runner.test()
     if not is_main_process():
         return None
     config.val_evaluator = evaluator
-    return assess(config, work_dir, checkpoint)
+    return assess(config, work_dir, checkpoint, views=views)
 
 
-def submit(config, checkpoint, work_dir, launcher='none'):
+def submit(config, checkpoint, work_dir, launcher='none', views=()):
     """Predict the test split and write the submission, checked.
 
     Args:
@@ -52,6 +57,7 @@ def submit(config, checkpoint, work_dir, launcher='none'):
         checkpoint (str | Path): Weights of that config's model.
         work_dir (str | Path): Takes `test-results.json` and `test-results.zip`.
         launcher (str): `none`, or how the processes of a distributed run were started.
+        views (Sequence[str]): Test-time augmentation, as `Predictor` has it, tile by tile; none by default.
 
     Returns:
         SubmissionSummary: What was written; None on other ranks than the first.
@@ -60,7 +66,7 @@ def submit(config, checkpoint, work_dir, launcher='none'):
         UserError: Before any work is done, for all that the user can mend; or for a submission that is not valid.
     """
     config.test_evaluator.out_dir = str(work_dir)
-    runner = _runner(config, checkpoint, work_dir, launcher, 'test')
+    runner = _runner(config, checkpoint, work_dir, launcher, 'test', views)
     submission, = runner.test_evaluator.metrics
     submission.num_parameters = sum(parameter.numel() for parameter in runner.model.parameters())
     if submission.num_parameters >= MAX_PARAMETERS:
@@ -75,7 +81,7 @@ def split_annotations(config, split):
     return read_cells(Path(config.data_root, dataset_config(config, split).ann_file))
 
 
-def _runner(config, path, work_dir, launcher, split):
+def _runner(config, path, work_dir, launcher, split, views):
     check_data(config, (split, ))
     checkpoint = read_checkpoint(path)
     check_checkpoint_classes(checkpoint, config.classes, path)
@@ -93,4 +99,23 @@ def _runner(config, path, work_dir, launcher, split):
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     check_weights(model, checkpoint, path)
     model.load_state_dict(checkpoint['state_dict'])
+    if views:
+        runner.model = _Looking(Predictor(path, config=config, views=views, background=True))
     return runner
+
+
+class _Looking(nn.Module):
+    """In place of a model: what a predictor finds in the files of a batch, in all its views."""
+
+    def __init__(self, predictor):
+        super().__init__()
+        self._predictor = predictor
+
+    def test_step(self, data):
+        for sample in data['data_samples']:
+            # Training knows images by their pixels alone.
+            found = self._predictor.detect(sample.img_path, self._predictor.mpp)
+            sample.pred_instances = InstanceData(
+                bboxes=found.masks.get_bboxes().tensor, labels=torch.from_numpy(found.labels),
+                scores=torch.from_numpy(found.scores), masks=found.masks)
+        return data['data_samples']

@@ -54,12 +54,13 @@ def _between(low, high):
     return next((number for number in rounded if low < number <= high), high)
 
 
-def thresholds_of(checkpoint, classes):
+def thresholds_of(checkpoint, classes, views=()):
     """The thresholds beside a checkpoint, or 0.5 for every class where there are none.
 
     Args:
         checkpoint (str | Path): The checkpoint.
         classes (Sequence[str]): Its classes.
+        views (Sequence[str]): Of test-time augmentation, whose own thresholds go first, if there are any.
 
     Returns:
         dict[str, float]: By class.
@@ -67,8 +68,10 @@ def thresholds_of(checkpoint, classes):
     Raises:
         CellDataError: As of `read_thresholds`.
     """
-    path = thresholds_path(checkpoint)
-    return read_thresholds(path, classes) if path.is_file() else dict.fromkeys(classes, FALLBACK)
+    for path in (thresholds_path(checkpoint, views), thresholds_path(checkpoint)):
+        if path.is_file():
+            return read_thresholds(path, classes)
+    return dict.fromkeys(classes, FALLBACK)
 
 
 def read_thresholds(path, classes):

@@ -10,7 +10,6 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 
 from cellseg_mm.errors import UserError, is_out_of_memory, one_line
-from cellseg_mm.evaluation.operating_point import thresholds_of
 from cellseg_mm.io.raster import PERCENTILES, check_percentiles
 from cellseg_mm.models.checkpoint import (
     check_checkpoint_classes,
@@ -50,7 +49,6 @@ class Detector:
             one size, and does not tell which size those of the training were.
         stride (int): Of its coarsest features, in pixels of its input, and a multiple of what it pads inputs to.
         tiles (Tiles | None): Squares that it knows alone, if it knows cells by their place.
-        thresholds (dict[str, float]): Of each class, the score from which on a cell counts.
         percentiles (tuple[float, float]): Of the intensities of uint16 and float images, which become 0 and 255.
 
     Raises:
@@ -72,7 +70,6 @@ class Detector:
         steps = prediction_steps(config, checkpoint)
         self.factor = _factor(steps, meta.get('image_size'), checkpoint)
         self.percentiles = _percentiles(steps, checkpoint)
-        self.thresholds = thresholds_of(checkpoint, self.classes)
         self._checkpoint = checkpoint
         self._model, self.stride = _build(config.get('model'), weights, checkpoint)
         _check_count(self._model, self.classes, checkpoint)

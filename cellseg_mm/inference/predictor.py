@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cellseg_mm.errors import UserError
+from cellseg_mm.evaluation.operating_point import thresholds_of
 from cellseg_mm.inference.detector import FACTORS, Detector, whole_steps
 from cellseg_mm.inference.fusion import fuse
 from cellseg_mm.inference.tissue import tissue_tiles
@@ -69,8 +70,9 @@ class Predictor:
 
     Attributes:
         classes (tuple[str]): Names of the classes, which labels count.
+        mpp (float | None): Micrometres per pixel of the images that the first model was trained on.
         thresholds (ndarray): float64 (C,), of each class the score from which on a cell counts: the mean of those
-            beside the checkpoints. May be set.
+            beside the checkpoints, for these views where they have them. May be set.
         note (str): What there is to say of all images, or nothing.
 
     Raises:
@@ -85,6 +87,7 @@ class Predictor:
                 raise UserError(f'{name} is {value}, and has to be {least} or more')
         if scale is not None and not FACTORS[0] <= scale <= FACTORS[1]:
             raise UserError(f'scale is {scale}, and has to be from {FACTORS[0]:g} to {FACTORS[1]:g}')
+        views = [views] if isinstance(views, str) else views
         self._views = views_of(views)
         self._detectors = [Detector(checkpoint, config, device, trusted, amp) for checkpoint in checkpoints]
         first = self._detectors[0]
@@ -95,8 +98,9 @@ class Predictor:
             if detector.percentiles != first.percentiles:
                 raise UserError(f'{checkpoint}: it knows intensities by the percentiles {detector.percentiles}, '
                                 f'{checkpoints[0]} by {first.percentiles}; models of the same percentiles can be fused')
-        self.classes = first.classes
-        self.thresholds = np.mean([list(detector.thresholds.values()) for detector in self._detectors], axis=0)
+        self.classes, self.mpp = first.classes, first.mpp
+        self.thresholds = np.mean([list(thresholds_of(checkpoint, self.classes, views).values())
+                                   for checkpoint in checkpoints], axis=0)
         known = first.tiles
         self._tile = tile or (known.size if known else _TILE)
         self._overlap = (known.overlap if known else _OVERLAP) if overlap is None else overlap

@@ -42,7 +42,7 @@ def views_of(names):
     """The views of one or several sets of `VIEWS`, combined.
 
     Args:
-        names (str | Sequence[str]): Such as ('turns', 'scales'); none gives the image as it is.
+        names (Sequence[str]): Such as ('turns', 'scales'); none gives the image as it is.
 
     Returns:
         list[View]: Each combination once.
@@ -51,7 +51,7 @@ def views_of(names):
         UserError: If a name is not one of `VIEWS`.
     """
     views = [View()]
-    for name in [names] if isinstance(names, str) else names:
+    for name in names:
         if name not in VIEWS:
             raise UserError(f'there are no views of the name {name}; there are {", ".join(VIEWS)}')
         views = [View(a.flip ^ b.flip, a.turns + b.turns if not b.flip else b.turns - a.turns, a.scale * b.scale)

@@ -1,4 +1,5 @@
 """What lies where in the work dir of a training."""
+import glob
 import re
 from pathlib import Path
 
@@ -44,11 +45,17 @@ def results_path(checkpoint):
     return Path(checkpoint).with_suffix('.results.json')
 
 
-def thresholds_path(checkpoint):
-    """Return the path of a checkpoint's thresholds, beside it."""
-    return Path(checkpoint).with_suffix('.thresholds.json')
+def thresholds_path(checkpoint, views=()):
+    """Return the path of a checkpoint's thresholds, beside it; those for test-time augmentation are of its views."""
+    return Path(checkpoint).with_suffix(f'.{"-".join(["thresholds", *sorted(set(views))])}.json')
+
+
+def all_thresholds(checkpoint):
+    """Return the paths of those thresholds of a checkpoint that are there, of whatever views."""
+    path = Path(checkpoint)
+    return sorted(path.parent.glob(f'{glob.escape(path.stem)}.thresholds*.json'))
 
 
 def files_beside(checkpoint):
     """Return the paths of what belongs to a checkpoint and goes with it, whether they exist or not."""
-    return results_path(checkpoint), thresholds_path(checkpoint)
+    return results_path(checkpoint), *all_thresholds(checkpoint)

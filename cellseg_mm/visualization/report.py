@@ -115,7 +115,9 @@ def _evidence(run):
         return f'There is no true cell in the {count_of(images, "validation image")}: nothing could be scored.'
     checkpoint = run.evaluation.get('checkpoint')
     best = f'best_epoch_{run.best_epoch}.pth'
-    text = (f'These figures of {checkpoint or "a checkpoint that is not known"} rest on '
+    views = ', '.join(run.evaluation.get('views') or [])
+    text = (f'These figures of {checkpoint or "a checkpoint that is not known"}'
+            f'{f" with test-time augmentation ({views})" if views else ""} rest on '
             f'{count_of(images, "validation image")} in {count_of(groups, "group")} with '
             f'{count_of(cells, "true cell")}.')
     if run.best_epoch is not None and checkpoint != best:

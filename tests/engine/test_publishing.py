@@ -43,6 +43,7 @@ def test_what_is_published_predicts_the_same_from_half_the_bytes(source, tmp_pat
 
 
 def test_folders_of_the_machine_and_the_optimizer_stay_there(source, tmp_path):
+    write_json(thresholds_path(source, ['turns', 'scales']), dict.fromkeys(CLASSES, 0.3))
     for path in (tmp_path / 'a.pth', tmp_path / 'b.pth'):
         publish(source, path)
     content = (tmp_path / 'a.pth').read_bytes()
@@ -52,6 +53,7 @@ def test_folders_of_the_machine_and_the_optimizer_stay_there(source, tmp_path):
     assert published.keys() == {'state_dict', 'meta'}
     assert published['meta']['dataset_meta'] == dict(classes=CLASSES, mpp=0.5, image_size=[300.0, 300.0])
     assert read_json(tmp_path / 'a.thresholds.json', '') == dict.fromkeys(CLASSES, 0.72)
+    assert read_json(tmp_path / 'a.thresholds-scales-turns.json', '') == dict.fromkeys(CLASSES, 0.3)
 
 
 def test_no_thresholds_are_made_up(source, tmp_path):

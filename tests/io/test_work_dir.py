@@ -1,7 +1,6 @@
 import os
-from pathlib import Path
 
-from cellseg_mm.io.work_dir import best_checkpoint, files_beside, last_checkpoint, newest_config
+from cellseg_mm.io.work_dir import best_checkpoint, files_beside, last_checkpoint, newest_config, thresholds_path
 
 
 def test_checkpoints_are_ordered_by_their_epoch_and_nothing_else_is_one(tmp_path):
@@ -20,6 +19,12 @@ def test_the_config_is_the_one_written_last(tmp_path):
     assert newest_config(tmp_path) == tmp_path / 'a.py'
 
 
-def test_predictions_and_thresholds_lie_beside_their_checkpoint():
-    assert files_beside('work/best_epoch_7.pth') == (
-        Path('work/best_epoch_7.results.json'), Path('work/best_epoch_7.thresholds.json'))
+def test_predictions_and_thresholds_lie_beside_their_checkpoint(tmp_path):
+    best = tmp_path / 'best_epoch_7.pth'
+    plain, of_views = thresholds_path(best), thresholds_path(best, ['turns', 'scales'])
+    assert plain == tmp_path / 'best_epoch_7.thresholds.json'
+    assert of_views == thresholds_path(best, ('scales', 'turns', 'scales')) == (
+        tmp_path / 'best_epoch_7.thresholds-scales-turns.json')
+    for path in (plain, of_views, thresholds_path(tmp_path / 'best_epoch_70.pth')):
+        path.touch()
+    assert files_beside(best) == (tmp_path / 'best_epoch_7.results.json', of_views, plain)

@@ -24,6 +24,7 @@ sys.stdout.flush()
 os._exit(0)
 """
 
+CLASSES = 'class1', 'class2', 'class3', 'class4'
 TORCHRUN = sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2'
 
 # Calls a command line in the processes that torchrun has started, the first of which comes late.
@@ -89,6 +90,42 @@ def test_thresholds_beside_the_checkpoint_are_used_and_kept(call_tool, checkpoin
     assert json.loads(beside.read_text()) == thresholds
 
 
+def test_views_have_thresholds_of_their_own(call_tool, checkpoint, options, tiny_data, tmp_path):
+    from cellseg_mm.engine.config import load_config, parse_options
+    from cellseg_mm.evaluation.instances import results_of
+    from cellseg_mm.inference.predictor import Predictor
+    weights = tmp_path / 'best_epoch_1.pth'
+    weights.write_bytes(checkpoint.read_bytes())
+    plain, of_views = tmp_path / 'best_epoch_1.thresholds.json', tmp_path / 'best_epoch_1.thresholds-flips-scales.json'
+    plain.write_text(json.dumps(dict.fromkeys(CLASSES, 0.25)))
+    arguments = '--tta', 'scales', 'flips', '--work-dir', tmp_path / 'test', *options
+    status, _, errors = call_tool('test', TINY_CONFIG, weights, *arguments)
+    assert status == 0, errors
+    evaluation = json.loads((tmp_path / 'test/val-evaluation.json').read_text())
+    assert evaluation['views'] == ['flips', 'scales']
+    assert evaluation['thresholds'] == json.loads(of_views.read_text())
+    assert json.loads(plain.read_text()) == dict.fromkeys(CLASSES, 0.25)
+
+    config = load_config(TINY_CONFIG, parse_options(options[1:]))
+    predictor = Predictor(weights, config=config, views=['scales', 'flips'])
+    assert dict(zip(CLASSES, predictor.thresholds, strict=True)) == evaluation['thresholds']
+    assert Predictor(weights, config=config, views=['turns']).thresholds.tolist() == [0.25] * 4
+    images = json.loads((tiny_data / 'annotations/val.json').read_text())['images']
+    found = {image['id']: predictor.detect(tiny_data / image['file_name']) for image in images}
+    expected = [result for key, cells in found.items() for result in results_of(
+        key, cells.masks, (cells.labels + 1).tolist(), cells.scores.tolist())]
+    assert len(expected) > len(images)
+    results = json.loads((tmp_path / 'test/val-results.json').read_text())
+    assert [result['segmentation'] for result in results] == [result['segmentation'] for result in expected]
+    assert [result['score'] for result in results] == pytest.approx([result['score'] for result in expected])
+
+    assert call_tool('test', TINY_CONFIG, weights, '--format-only', *arguments)[0] == 0
+    assert (tmp_path / 'test/test-results.zip').is_file()
+    status, _, errors = call_tool('test', TINY_CONFIG, weights, '--tta', 'rotations', '--work-dir', tmp_path, *options)
+    assert status == 2
+    assert 'there are no views of the name rotations' in errors
+
+
 def test_format_only_writes_a_submission_that_checks_out(checkpoint, options, tiny_data, tmp_path):
     from cellseg_mm.evaluation.submission import check_submission_file
     run = run_tool('test', TINY_CONFIG, checkpoint, '--format-only', '--work-dir', tmp_path, *options)
@@ -135,7 +172,7 @@ def test_two_processes_leave_what_one_leaves_with_odd_and_with_fewer_images(
             weights = shutil.copy(checkpoint, work_dir / 'start.pth')  # takes thresholds beside it
             calls[processes].append([str(argument) for argument in (
                 TINY_CONFIG, weights, '--work-dir', work_dir, '--launcher', launcher,
-                *(['--format-only'] if name == 'submission' else []),
+                *(['--format-only', '--tta', 'flips'] if name == 'submission' else []),
                 # MMEngine lets runs of one second and one process share what is logged, unless their names differ.
                 '--cfg-options', f'experiment_name={processes}_{name}', f'data_root={data}',
                 'model.test_cfg.rcnn.score_thr=0.0')])
