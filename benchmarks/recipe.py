@@ -9,8 +9,11 @@ of 20 changes that do nothing, one is.
 
 A run takes one thread, so that --jobs of them share the cores, and its time depends a little on what runs beside. It is
 compared with the base's where the processor was the same. Runs are kept in --out; what came of them is added to
-benchmarks/recipe.json. Stopped or killed, the same command goes on from there. --table trains nothing and prints what
-has been measured as a table of Markdown.
+--results. Stopped or killed, the same command goes on from there. --table trains nothing and prints what has been
+measured as a table of Markdown.
+
+--images trains on a few images alone, each of which is seen so much more often, as in a long training; it takes results
+of its own: --images 3 --results benchmarks/recipe_few.json --out work_dirs/recipe_few.
 """
 import argparse
 import json
@@ -40,8 +43,11 @@ FIGURES = {'AP50_dense': 'AP50', 'AP50_cap100': 'AP50, cap 100', 'bPQ': 'PQ', 'b
 CERTAIN = 0.95
 
 
-def fold_root(root, out, fold):
-    """Make a data set whose training and validation are those of a fold, its images by links."""
+def fold_root(root, out, fold, count=None):
+    """Make a data set whose training and validation are those of a fold, its images by links.
+
+    A count takes as many images of the training, evenly from their list, in which neighbours may be alike.
+    """
     folder = out / f'fold{fold}/data'
     shutil.rmtree(folder, ignore_errors=True)
     (folder / 'annotations').mkdir(parents=True)
@@ -50,6 +56,16 @@ def fold_root(root, out, fold):
             (folder / path.name).symlink_to(path.resolve())
     for part in ('train', 'val'):
         shutil.copyfile(root / fold_file(fold, part), folder / f'annotations/{part}.json')
+    if count:
+        path = folder / 'annotations/train.json'
+        split = json.loads(path.read_text(encoding='utf-8'))
+        images = split['images']
+        if count > len(images):
+            raise UserError(f'fold {fold} trains on {len(images)} images: --images {count} is more')
+        split['images'] = [images[number * len(images) // count] for number in range(count)]
+        ids = {image['id'] for image in split['images']}
+        split['annotations'] = [cell for cell in split['annotations'] if cell['image_id'] in ids]
+        write_json(path, split)
 
 
 def run(out, name, fold, iterations):
@@ -127,6 +143,9 @@ def main():
     parser.add_argument('--out', type=Path, default=Path('work_dirs/recipe'))
     parser.add_argument('--folds', type=int, nargs='+', default=[0, 1, 2], metavar='N')
     parser.add_argument('--iterations', type=int, help='of each run (default: 300, or those of the runs before)')
+    parser.add_argument('--images', type=int, metavar='N', help='train on N images of each fold (default: all)')
+    parser.add_argument('--results', type=Path, default=RESULTS, metavar='JSON', help='what was measured (default: '
+                        'benchmarks/recipe.json)')
     parser.add_argument('--jobs', type=int, default=1, help='runs at once')
     parser.add_argument('--table', action='store_true', help='print what has been measured')
     parser.add_argument('--alone', action='store_true', help=argparse.SUPPRESS)
@@ -134,8 +153,8 @@ def main():
     if args.alone:
         train_alone(args.root, *args.configs, *args.folds, args.iterations)
         return 0
-    results = json.loads(RESULTS.read_text(encoding='utf-8')) if RESULTS.exists() else {
-        'iterations': args.iterations or 300, 'runs': {}}
+    results = json.loads(args.results.read_text(encoding='utf-8')) if args.results.exists() else {
+        'iterations': args.iterations or 300, 'images': args.images, 'runs': {}}
     if args.table:
         print(table(results['runs']))
         return 0
@@ -143,7 +162,10 @@ def main():
         raise UserError('name the folder of the data')
     iterations = results['iterations']
     if args.iterations not in (None, iterations):
-        raise UserError(f'{RESULTS}: its runs have {iterations} iterations: ask for as many, or move it away')
+        raise UserError(f'{args.results}: its runs have {iterations} iterations: ask for as many, or move it away')
+    if args.images != results['images']:
+        raise UserError(f'{args.results}: its runs trained on {results["images"] or "all"} images: name others by '
+                        '--results')
     with alone_in(args.out, 'an ablation'):
         failed = measure(args, results, iterations)
     print(table(results['runs']))
@@ -153,7 +175,7 @@ def main():
 def measure(args, results, iterations):
     """Do the runs that are missing, and write what comes of each: how many failed."""
     for fold in args.folds:
-        fold_root(args.root.resolve(), args.out.resolve(), fold)
+        fold_root(args.root.resolve(), args.out.resolve(), fold, args.images)
     names = args.configs or sorted(path.stem for path in CONFIGS.glob('*.py') if path.stem != BASE)
     missing = [(name, fold) for fold in args.folds for name in dict.fromkeys([BASE, *names])
                if str(fold) not in results['runs'].get(name, {})]
@@ -163,7 +185,7 @@ def measure(args, results, iterations):
         figures = run(args.out.resolve(), name, fold, iterations)
         with lock:
             results['runs'].setdefault(name, {})[str(fold)] = figures
-            write_json(RESULTS, results, indent=1)
+            write_json(args.results, results, indent=1)
         print(name, fold, figures, flush=True)
 
     pool, failed = ThreadPoolExecutor(args.jobs), 0
