@@ -40,6 +40,7 @@ CONFIGS, RESULTS = HERE / 'recipe', HERE / 'recipe.json'
 BASE = 'base'
 FIGURES = {'AP50_dense': 'AP50', 'AP50_cap100': 'AP50, cap 100', 'bPQ': 'PQ', 'bDQ': 'DQ', 'bSQ': 'SQ', 'AJI': 'AJI',
            'F1_type': 'type F1'}
+CHANGES = 'AP50_dense', 'bPQ', 'F1_type'
 CERTAIN = 0.95
 
 
@@ -109,15 +110,16 @@ def train_alone(out, name, fold, iterations):
 def table(runs):
     """What was measured as Markdown: of each config the means over folds, and how much they differ from the base's."""
     base = runs.get(BASE, {})
-    lines = ['| change | folds | ' + ' | '.join(FIGURES.values()) + ' | change of AP50 | change of PQ | time |',
-             '|---' * (len(FIGURES) + 5) + '|']
+    lines = ['| change | folds | ' + ' | '.join(FIGURES.values()) + ' | '
+             + ' | '.join(f'change of {FIGURES[figure]}' for figure in CHANGES) + ' | time |',
+             '|---' * (len(FIGURES) + len(CHANGES) + 3) + '|']
     for name in sorted(runs, key=lambda name: (name != BASE, name)):
         folds = sorted(set(runs[name]) & set(base))
         if not folds:
             continue
         means = [statistics.mean(runs[name][fold][figure] for fold in folds) for figure in FIGURES]
         changes = ['' if name == BASE else difference([runs[name][fold][figure] - base[fold][figure] for fold in folds])
-                   for figure in ('AP50_dense', 'bPQ')]
+                   for figure in CHANGES]
         ratios = [runs[name][fold]['seconds'] / base[fold]['seconds'] for fold in folds
                   if runs[name][fold]['processor'] == base[fold]['processor']]
         lines.append(f'| {name} | {len(folds)} | ' + ' | '.join(f'{value:.3f}' for value in means)
