@@ -40,7 +40,8 @@ def validate(config, checkpoint, work_dir, launcher='none', views=()):
     config.test_dataloader, config.test_evaluator = config.val_dataloader, config.val_evaluator
     config.test_evaluator.results_file = str(Path(work_dir, RESULTS_NAME))
     evaluator = config.val_evaluator
-    runner = _runner(config, checkpoint, work_dir, launcher, 'val', views)
+    runner = _runner(config, checkpoint, work_dir, launcher, 'val')
+    _look_in(views, runner, config, checkpoint)
     thresholds_of(checkpoint, config.classes, views)  # broken ones are told before all has been predicted
     runner.test()
     if not is_main_process():
@@ -66,12 +67,13 @@ def submit(config, checkpoint, work_dir, launcher='none', views=()):
         UserError: Before any work is done, for all that the user can mend; or for a submission that is not valid.
     """
     config.test_evaluator.out_dir = str(work_dir)
-    runner = _runner(config, checkpoint, work_dir, launcher, 'test', views)
+    runner = _runner(config, checkpoint, work_dir, launcher, 'test')
     submission, = runner.test_evaluator.metrics
     submission.num_parameters = sum(parameter.numel() for parameter in runner.model.parameters())
     if submission.num_parameters >= MAX_PARAMETERS:
         raise UserError(f'the model has {submission.num_parameters:,} parameters; a submission must stay under '
                         f'{MAX_PARAMETERS:,.0f}: use a smaller backbone')
+    _look_in(views, runner, config, checkpoint)
     runner.test()
     return submission.summary
 
@@ -81,7 +83,7 @@ def split_annotations(config, split):
     return read_cells(Path(config.data_root, dataset_config(config, split).ann_file))
 
 
-def _runner(config, path, work_dir, launcher, split, views):
+def _runner(config, path, work_dir, launcher, split):
     check_data(config, (split, ))
     checkpoint = read_checkpoint(path)
     check_checkpoint_classes(checkpoint, config.classes, path)
@@ -99,9 +101,13 @@ def _runner(config, path, work_dir, launcher, split, views):
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     check_weights(model, checkpoint, path)
     model.load_state_dict(checkpoint['state_dict'])
-    if views:
-        runner.model = _Looking(Predictor(path, config=config, views=views, background=True))
     return runner
+
+
+def _look_in(views, runner, config, checkpoint):
+    """Put a predictor in place of the model if there are views: the model is built by then, and fits."""
+    if views:
+        runner.model = _Looking(Predictor(checkpoint, config=config, views=views, background=True))
 
 
 class _Looking(nn.Module):

@@ -57,5 +57,5 @@ def all_thresholds(checkpoint):
 
 
 def files_beside(checkpoint):
-    """Return the paths of what belongs to a checkpoint and goes with it, whether they exist or not."""
+    """Return the paths of what belongs to a checkpoint and goes with it; its results need not exist."""
     return results_path(checkpoint), *all_thresholds(checkpoint)

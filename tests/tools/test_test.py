@@ -119,7 +119,11 @@ def test_views_have_thresholds_of_their_own(call_tool, checkpoint, options, tiny
     assert [result['segmentation'] for result in results] == [result['segmentation'] for result in expected]
     assert [result['score'] for result in results] == pytest.approx([result['score'] for result in expected])
 
-    assert call_tool('test', TINY_CONFIG, weights, '--format-only', *arguments)[0] == 0
+    status, output, errors = call_tool('test', TINY_CONFIG, weights, '--format-only', *arguments)
+    assert status == 0, errors
+    parameters = sum(value.numel() for name, value in torch.load(weights)['state_dict'].items()
+                     if not name.endswith(('running_mean', 'running_var', 'num_batches_tracked')))
+    assert f'model: {parameters / 1e6:.1f} M parameters' in output
     assert (tmp_path / 'test/test-results.zip').is_file()
     status, _, errors = call_tool('test', TINY_CONFIG, weights, '--tta', 'rotations', '--work-dir', tmp_path, *options)
     assert status == 2
