@@ -168,6 +168,7 @@ def main():
     if args.images != results['images']:
         raise UserError(f'{args.results}: its runs trained on {results["images"] or "all"} images: name others by '
                         '--results')
+    args.out.mkdir(parents=True, exist_ok=True)
     with alone_in(args.out, 'an ablation'):
         failed = measure(args, results, iterations)
     print(table(results['runs']))
