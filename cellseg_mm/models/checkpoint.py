@@ -10,6 +10,9 @@ from mmengine.logging import HistoryBuffer
 
 from cellseg_mm.errors import UserError
 
+# A head of one stage of a cascade, where other models have a single one.
+_STAGE = re.compile(r'^(roi_head\.(?:bbox|mask)_head)\.\d+\.')
+
 
 def read_checkpoint(path, trusted=False):
     """Read a checkpoint, running none of the code that such a file can hold, unless it is trusted.
@@ -99,20 +102,25 @@ def _shape(weights):
 def starting_weights(model, checkpoint, path):
     """The tensors of a checkpoint that a model to be fine-tuned can start from.
 
+    Each stage of a cascade starts from the one head of a model without stages.
+
     Args:
         model (nn.Module): The model.
         checkpoint (dict): What `read_checkpoint` returned.
         path (str | Path): Its file, for the message.
 
     Returns:
-        dict[str, Tensor]: Those that have the name and the shape of one of the model's.
+        dict[str, Tensor]: By the names of the model's, those that have the shape of the one they are for.
 
     Raises:
         UserError: If there are none.
     """
     wanted, found = model.state_dict(), checkpoint['state_dict']
-    taken = {name: found[name] for name, tensor in wanted.items()
-             if name in found and _shape(found[name]) == _shape(tensor)}
+    taken = {}
+    for name, tensor in wanted.items():
+        source = name if name in found else _STAGE.sub(r'\1.', name)
+        if source in found and _shape(found[source]) == _shape(tensor):
+            taken[name] = found[source]
     if not taken:
         raise UserError(f'{path}: the checkpoint is of another model: none of its tensors fits')
     return taken

@@ -142,6 +142,27 @@ def test_fine_tuning_takes_what_fits_and_refuses_what_does_not_at_all():
         starting_weights(model, dict(state_dict=nn.Conv2d(1, 5, 3).state_dict()), 'a.pth')
 
 
+def test_each_stage_of_a_cascade_starts_from_the_one_head_of_another_model():
+    class Model(nn.Module):
+        def __init__(self, head):
+            super().__init__()
+            self.roi_head = nn.ModuleDict({'bbox_head': head})
+
+    def head(classes):
+        return nn.ModuleDict({'shared': nn.Linear(3, 2), 'fc_cls': nn.Linear(2, classes)})
+
+    single, cascade = Model(head(1)), Model(nn.ModuleList([head(4), head(4)]))
+    taken = starting_weights(cascade, dict(state_dict=single.state_dict()), 'a.pth')
+    assert set(taken) == {f'roi_head.bbox_head.{head}.shared.{part}' for head in (0, 1) for part in ('weight', 'bias')}
+    for name, tensor in taken.items():
+        assert torch.equal(tensor, single.state_dict()[name.replace('.0.', '.').replace('.1.', '.')])
+    # Of another cascade each stage takes its own, and nothing where that does not fit.
+    other = Model(nn.ModuleList([head(4), head(3)]))
+    own = starting_weights(cascade, dict(state_dict=other.state_dict()), 'a.pth')
+    lacking = set(cascade.state_dict()) - set(own)
+    assert lacking == {f'roi_head.bbox_head.1.fc_cls.{part}' for part in ('weight', 'bias')}
+
+
 def test_no_damage_ends_in_a_traceback(tmp_path):
     torch.save(dict(state_dict=nn.Linear(9, 9).state_dict(), meta=dict(epoch=1)), tmp_path / 'a.pth')
     content = (tmp_path / 'a.pth').read_bytes()
