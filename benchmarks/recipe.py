@@ -151,7 +151,7 @@ def main():
     parser.add_argument('--jobs', type=int, default=1, help='runs at once')
     parser.add_argument('--table', action='store_true', help='print what has been measured')
     parser.add_argument('--alone', action='store_true', help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()  # names may follow --jobs 2
     if args.alone:
         train_alone(args.root, *args.configs, *args.folds, args.iterations)
         return 0
