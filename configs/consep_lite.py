@@ -8,9 +8,8 @@ load_from = '{{ fileDirname }}/../weights/nuclei_lite.pth'
 train_pipeline = [
     dict(type='LoadTiffImage'),
     dict(type='LoadCellAnnotations'),
-    dict(type='RandomCellCrop', crop_size=(5 * crop // 2, 5 * crop // 2)),
-    dict(type='RandomCellAffine', max_rotation=180, crop_size=(crop, crop)),
-    dict(type='RandomFlip', prob=0.5),
+    dict(type='RandomCellCrop', crop_size=(crop, crop)),
+    dict(type='RandomQuarterTurn'),
     dict(type='StainJitter'),
     dict(type='RandomApply', prob=0.2, transforms=dict(type='RandomBlur')),
     dict(type='RandomApply', prob=0.2, transforms=dict(type='RandomJPEG')),
