@@ -1,3 +1,3 @@
-# Eight crops a step in place of four, which costs as much as a cascade.
+# Eight crops a step in place of four.
 _base_ = 'base.py'
 train_dataloader = dict(batch_size=8)

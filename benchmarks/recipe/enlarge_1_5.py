@@ -1,6 +1,4 @@
 # Crops and images enlarged by 1.5.
 _base_ = 'base.py'
-resize = dict(type='Resize', scale_factor=1.5, keep_ratio=True)
-train_dataloader = dict(dataset=dict(pipeline=[*_base_.load, _base_.cut, resize, _base_.flip, _base_.pack]))
-val_dataloader = dict(dataset=dict(pipeline=[*_base_.load, resize, _base_.pack]))
+train_dataloader, val_dataloader = _base_.enlarged_dataloaders
 model = dict(rpn_head=dict(anchor_generator=dict(scales=[3])))

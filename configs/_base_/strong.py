@@ -7,9 +7,8 @@ load = [dict(type='LoadTiffImage'), dict(type='LoadCellAnnotations')]
 resize = dict(type='Resize', scale_factor=enlarge, keep_ratio=True)
 strong_train_pipeline = [
     *load,
-    dict(type='RandomCellCrop', crop_size=(5 * crop // 2, 5 * crop // 2)),  # no border comes in
-    dict(type='RandomCellAffine', max_rotation=180, crop_size=(crop, crop)),
-    dict(type='RandomFlip', prob=0.5),
+    dict(type='RandomCellCrop', crop_size=(crop, crop)),
+    dict(type='RandomQuarterTurn'),
     dict(type='StainJitter'),
     dict(type='RandomApply', prob=0.2, transforms=dict(type='RandomBlur')),
     dict(type='RandomApply', prob=0.2, transforms=dict(type='RandomJPEG')),

@@ -8,6 +8,11 @@ crop_dataloaders = [
     dict(num_workers=1, dataset=dict(pipeline=[*load, cut, flip, pack])),
     dict(num_workers=1, dataset=dict(pipeline=[*load, same, pack])),
 ]
+larger = dict(type='Resize', scale_factor=1.5, keep_ratio=True)
+enlarged_dataloaders = [
+    dict(dataset=dict(pipeline=[*load, cut, larger, flip, pack])),
+    dict(dataset=dict(pipeline=[*load, larger, pack])),
+]
 crop_model = dict(
     rpn_head=dict(anchor_generator=dict(scales=[2])))  # from 8 px on
 crop_hooks = dict(epoch_loss=None)  # one epoch has no course to follow
