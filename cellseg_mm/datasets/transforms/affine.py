@@ -72,8 +72,9 @@ class RandomCellAffine(BaseTransform):
         min_visible (float): Share of its pixels, 0 to 1, that a cell needs on the canvas so as not to be ignored.
         crop_size (tuple[int, int], optional): (width, height), in pixels, of the middle of the canvas, which alone is
             kept. Behind a crop twice as large, divided by the least factor, nothing comes in from outside at any angle
-            with the default shear and translation; without either, 1.5 times is enough. But what is nearer to the
-            image's edge than that crop's margin is then never shown.
+            with the default shear and translation; without either, 1.5 times is enough. Let a `RandomCellCrop` of this
+            `crop_size` keep the difference as a `margin`, half of it a side: a larger crop that ends at the image's
+            edge would never show what is nearer to it than that.
 
     Required keys: `img`, `gt_bboxes`, `gt_bboxes_labels`, `gt_ignore_flags`, `gt_masks` (LocalMasks).
 

@@ -1,10 +1,11 @@
 """Random crops of images of many cells."""
+import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 from mmdet.registry import TRANSFORMS
 
-from cellseg_mm.datasets.transforms.checks import check_cells, check_share, check_size, check_weights
+from cellseg_mm.datasets.transforms.checks import check_cells, check_share, check_size, check_weights, is_count
 from cellseg_mm.errors import UserError
 
 
@@ -23,6 +24,9 @@ class RandomCellCrop(BaseTransform):
             cells of other classes. 1 / cells of the class makes all classes that an image has equally likely; 0 draws
             none, and its cells are only seen beside others. All are equal by default.
         prob_anywhere (float): Share of windows, 0 to 1, that are drawn uniformly from all, for background to be seen.
+        margin (int): Pixels that are kept beside the window on each of its sides, for a `RandomCellAffine` with this
+            `crop_size` to turn in from. What of them is outside the image has its mean colour, so that windows lie at
+            the image's edge as often as without.
 
     Required keys: `img`, `gt_bboxes`, `gt_bboxes_labels`, `gt_ignore_flags`, `gt_masks` (LocalMasks).
 
@@ -36,13 +40,15 @@ class RandomCellCrop(BaseTransform):
             semantic map, which would stay as it is.
     """
 
-    def __init__(self, crop_size, min_visible=0.1, class_weights=None, prob_anywhere=0.1):
+    def __init__(self, crop_size, min_visible=0.1, class_weights=None, prob_anywhere=0.1, margin=0):
         check_size('RandomCellCrop', crop_size)
         check_share('RandomCellCrop: min_visible', min_visible)
         check_share('RandomCellCrop: prob_anywhere', prob_anywhere)
         if class_weights is not None:
             class_weights = check_weights('RandomCellCrop', class_weights)
-        self.crop_size = tuple(crop_size)
+        if not is_count(margin):
+            raise UserError(f'RandomCellCrop: margin is in whole pixels from 0 on, not {margin}')
+        self.crop_size, self.margin = tuple(crop_size), margin
         self.min_visible, self.class_weights, self.prob_anywhere = min_visible, class_weights, prob_anywhere
 
     def transform(self, results):
@@ -50,11 +56,13 @@ class RandomCellCrop(BaseTransform):
         height, width = results['img'].shape[:2]
         size = np.minimum(self.crop_size, (width, height))
         x, y = self._draw_corner(results, size, (width, height) - size)
-        right, lower = np.add(size, (x, y))
-        results['img'] = results['img'][y:lower, x:right]
+        margin, masks = self.margin, results['gt_masks']
+        right, lower = size + (x, y) + 2 * margin  # from here on of the image with the margin around it
+        results['img'] = _window_of(results['img'], x - margin, y - margin, right - margin, lower - margin)
         results['img_shape'] = results['img'].shape[:2]
-        keep_visible(results, results['gt_masks'], [x, y, right, lower], self.min_visible)
-        record_homography(results, [[1, 0, -x], [0, 1, -y], [0, 0, 1]])
+        masks = masks.expand(height + 2 * margin, width + 2 * margin, margin, margin)
+        keep_visible(results, masks, [x, y, right, lower], self.min_visible)
+        record_homography(results, [[1, 0, margin - x], [0, 1, margin - y], [0, 0, 1]])
         return results
 
     @cache_randomness
@@ -84,7 +92,19 @@ class RandomCellCrop(BaseTransform):
     def __repr__(self):
         weights = None if self.class_weights is None else self.class_weights.tolist()
         return (f'{type(self).__name__}(crop_size={self.crop_size}, min_visible={self.min_visible}, '
-                f'class_weights={weights}, prob_anywhere={self.prob_anywhere})')
+                f'class_weights={weights}, prob_anywhere={self.prob_anywhere}, '
+                f'margin={self.margin})')
+
+
+def _window_of(image, x1, y1, x2, y2):
+    """A window of an image, with the image's mean colour where it reaches outside."""
+    height, width = image.shape[:2]
+    left, top, right, lower = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
+    inside = image[top:lower, left:right]
+    beside = top - y1, y2 - lower, left - x1, x2 - right
+    if not any(beside):
+        return inside
+    return cv2.copyMakeBorder(inside, *map(int, beside), cv2.BORDER_CONSTANT, value=cv2.mean(image))
 
 
 def keep_visible(results, masks, window, min_visible):

@@ -10,6 +10,7 @@ from mmdet.datasets.transforms import PackDetInputs, RandomCrop
 from mmdet.models.task_modules import MaxIoUAssigner
 from mmengine.structures import InstanceData
 
+from cellseg_mm.datasets.transforms.affine import RandomCellAffine
 from cellseg_mm.datasets.transforms.crop import RandomCellCrop
 from cellseg_mm.errors import UserError
 from cellseg_mm.structures.local_masks import LocalMasks
@@ -17,6 +18,11 @@ from cellseg_mm.structures.local_masks import LocalMasks
 SEED = st.integers(0, 2**32 - 1)
 SHAPE = 40, 60
 TWO = squares([(3, 5), (50, 30)], SHAPE)  # far apart: no window of 20 x 20 holds pixels of both
+
+
+def around(canvas, margin, value=0):
+    """A canvas with a margin of one value."""
+    return np.pad(canvas, [(margin, margin)] * 2, constant_values=value)
 
 
 def crop(results, seed=0, **options):
@@ -50,6 +56,35 @@ def test_cells_are_those_of_the_window_cut_out_of_each_full_canvas(masks, width,
     np.testing.assert_array_equal(after['gt_bboxes_labels'], np.take(labels, kept))
     assert after['gt_ignore_flags'].tolist() == [
         crowds[i] or bool(cut[i].sum() < least * masks[i].sum()) for i in kept]
+
+
+@given(canvases(min_count=1), st.integers(1, 40), st.integers(1, 40), st.integers(0, 50), SEED)
+def test_a_margin_shows_what_is_around_the_window_and_the_mean_colour_outside(masks, width, height, margin, seed):
+    before = loaded(masks)
+    window = crop(dict(before), seed, crop_size=(width, height))
+    after = crop(dict(before), seed, crop_size=(width, height), margin=margin)
+
+    x, y = (-window['homography_matrix'][:2, 2]).astype(int)
+    rows, columns = (slice(first, first + side + 2 * margin) for first, side in zip(
+        (y, x), window['img_shape'], strict=True))
+    image = before['img'].astype(float)
+    channels = [around(channel, margin, channel.mean())[rows, columns] for channel in np.moveaxis(image, -1, 0)]
+    np.testing.assert_allclose(after['img'], np.stack(channels, -1), rtol=0, atol=0.5)  # the mean in whole numbers
+    assert after['img_shape'] == after['img'].shape[:2] == (
+        window['img_shape'][0] + 2 * margin, window['img_shape'][1] + 2 * margin)
+    cut = np.stack([around(mask, margin)[rows, columns] for mask in masks])
+    np.testing.assert_array_equal(after['gt_masks'].to_ndarray(), cut[cut.any((1, 2))])
+    assert_boxes_are_tight(after)
+    np.testing.assert_array_equal(after['homography_matrix'], [[1, 0, margin - x], [0, 1, margin - y], [0, 0, 1]])
+
+
+def test_behind_a_margin_a_turn_shows_cells_at_the_edge_of_the_image_too():
+    masks = squares([(0, 0), (56, 0), (0, 36), (56, 36)], SHAPE)  # in the corners
+    seen = set()
+    for seed in range(60):
+        results = crop(loaded(masks), seed, crop_size=(10, 10), margin=8)
+        seen.update(RandomCellAffine(180, (1, 1), 0, 0, crop_size=(10, 10))(results)['gt_bboxes_labels'].tolist())
+    assert seen == {0, 1, 2, 3}
 
 
 @given(canvases(min_count=1), st.integers(1, 40), st.integers(1, 40), SEED)
@@ -181,7 +216,8 @@ def test_a_window_of_2000_cells_takes_milliseconds():
     (dict(min_visible=1.5), 'min_visible'),
     (dict(prob_anywhere=-1), 'prob_anywhere'), (dict(class_weights=[0, 0]), 'class_weights'),
     (dict(class_weights=[1, -1]), 'class_weights'), (dict(class_weights=[1, np.nan]), 'class_weights'),
-    (dict(class_weights=[]), 'class_weights'), (dict(class_weights=1), 'class_weights')])
+    (dict(class_weights=[]), 'class_weights'), (dict(class_weights=1), 'class_weights'),
+    (dict(margin=-1), 'margin'), (dict(margin=1.5), 'margin')])
 def test_arguments_out_of_range_are_refused_by_name(options, message):
     with pytest.raises(UserError, match=message):
         RandomCellCrop(**{'crop_size': (8, 8), **options})
