@@ -7,7 +7,7 @@ from cellseg_mm import cli
 def parse_args():
     parser = argparse.ArgumentParser(
         description='Evaluate COCO results of any program: average precision, panoptic quality, AJI, Dice and F1 with '
-        '95%% intervals. With a second file, say whether the two differ by more than chance.')
+        '95% intervals. With a second file, say whether the two differ by more than chance.')
     parser.add_argument('results', metavar='RESULTS', help='COCO results, as tools/test.py writes them')
     parser.add_argument('second', nargs='?', metavar='SECOND', help='those of another model for the same images')
     parser.add_argument('--ground-truth', required=True, metavar='JSON', help='annotations in COCO form')
