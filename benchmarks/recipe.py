@@ -5,7 +5,7 @@ to go with it; its first line says what. report.py and cascade.py are other mode
 iterations on each of the folds that `tools/prepare_data.py ROOT --folds 3` made of the training images, the fold's
 number being the seed, and evaluated on what the fold holds back. Differences from the base are paired by fold. One that
 is beyond what chance does to its mean in 19 of 20 cases, by Student's t over three folds or more, is printed in bold;
-of 20 changes that do nothing, one is.
+of 20 figures that do not change, one is.
 
 A run takes one thread, so that --jobs of them share the cores, and its time depends a little on what runs beside. It is
 compared with the base's where the processor was the same. Runs are kept in --out; what came of them is added to
@@ -42,6 +42,7 @@ FIGURES = {'AP50_dense': 'AP50', 'AP50_cap100': 'AP50, cap 100', 'bPQ': 'PQ', 'b
            'F1_type': 'type F1'}
 CHANGES = 'AP50_dense', 'bPQ', 'F1_type'
 CERTAIN = 0.95
+_running = set()  # processes
 
 
 def fold_root(root, out, fold, count=None):
@@ -75,9 +76,13 @@ def run(out, name, fold, iterations):
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with (folder / 'log.txt').open('w', encoding='utf-8') as log:
-        code = subprocess.run([sys.executable, __file__, str(out), name, '--folds', str(fold), '--iterations',
-                               str(iterations), '--alone'], stdout=log, stderr=subprocess.STDOUT, check=False,
-                              env={**os.environ, 'OMP_NUM_THREADS': '1', 'NUMBA_NUM_THREADS': '1'}).returncode
+        process = subprocess.Popen(
+            [sys.executable, __file__, str(out), name, '--folds', str(fold), '--iterations', str(iterations),
+             '--alone'], stdout=log, stderr=subprocess.STDOUT,
+            env={**os.environ, 'OMP_NUM_THREADS': '1', 'NUMBA_NUM_THREADS': '1'})
+        _running.add(process)
+        code = process.wait()
+        _running.remove(process)
     if code:
         raise UserError(f'{name} on fold {fold} failed: see {folder / "log.txt"}')
     scalars, = folder.glob('*/vis_data/scalars.json')
@@ -93,15 +98,14 @@ def run(out, name, fold, iterations):
 
 def train_alone(out, name, fold, iterations):
     """Train here and now, on the fold that `fold_root` made."""
-    import torch
-
+    from cellseg_mm.engine.amp import use_amp
     from cellseg_mm.engine.budget import apply_budget
     from cellseg_mm.engine.config import load_config
     from cellseg_mm.engine.distributed import prepare_distributed
     from cellseg_mm.engine.runner import CellRunner
     config = load_config(CONFIGS / f'{name}.py', {'data_root': str(out / f'fold{fold}/data'), 'randomness.seed': fold})
     apply_budget(config, iterations, validations=1)
-    config.optim_wrapper.type = 'AmpOptimWrapper' if torch.cuda.is_available() else 'CPUAmpOptimWrapper'
+    use_amp(config)
     config.work_dir = str(out / f'fold{fold}' / name)
     prepare_distributed(config, 'none')
     CellRunner.from_cfg(config).train()
@@ -198,7 +202,9 @@ def measure(args, results, iterations):
                 failed += 1
                 print(f'error: {job.exception()}', file=sys.stderr, flush=True)
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in list(_running):  # where this one is told to end
+            process.terminate()
     return failed
 
 

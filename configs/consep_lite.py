@@ -21,10 +21,5 @@ train_dataloader = dict(
         _delete_=True,
         type='RepeatDataset',
         times=35,  # of 23 tiles: 200 steps an epoch
-        dataset=dict(
-            type='CellDataset',
-            data_root=data_root,
-            ann_file='annotations/train.json',
-            metainfo=dict(classes=_base_.classes),
-            pipeline=train_pipeline)))
+        dataset=dict(_base_.train_dataloader.dataset, pipeline=train_pipeline)))
 train_cfg = dict(max_epochs=25, val_interval=5)

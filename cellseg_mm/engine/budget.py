@@ -21,8 +21,8 @@ def apply_budget(config, iterations, processes=1, validations=VALIDATIONS):
     """Let a config train for a number of iterations, with its own batch size, and validate a few times.
 
     Its learning rate goes through what the config plans for its own length. A warm-up that is given in iterations keeps
-    them, up to a fifth of the budget; the rest is stretched or compressed, as is the patience of a plateau, which
-    counts validations. Early stopping is left out.
+    them, up to a fifth of the budget; the rest is stretched or compressed, as are the patience of a plateau, which
+    counts validations, and the length and the begin of an average of the weights. Early stopping is left out.
 
     Args:
         config (Config): From `load_config`, with data; changed in place.
@@ -61,6 +61,8 @@ def apply_budget(config, iterations, processes=1, validations=VALIDATIONS):
     for hook in config.custom_hooks:
         if 'switch_epoch' in hook:
             hook['switch_epoch'] = round(hook['switch_epoch'] * epochs / own_epochs)
+        if hook['type'] == 'EMAHook':
+            _rescale_average(hook, iterations / own, epochs / own_epochs)
     return [f'its warm-up of {warmup} iterations was shortened to {kept}'] if kept < warmup else []
 
 
@@ -196,6 +198,18 @@ def _rescaled(scheduler, unit, place, factor):
     if scheduler['type'].startswith('Exponential'):
         found['gamma'] = scheduler['gamma'] ** (1 / (unit * factor))
     return found
+
+
+def _rescale_average(hook, iterations, epochs):
+    """Let an average of the weights begin and reach back as far of the training as before, so many times as long."""
+    if 'begin_iter' in hook:
+        hook['begin_iter'] = round(hook['begin_iter'] * iterations)
+    if 'begin_epoch' in hook:
+        hook['begin_epoch'] = round(hook['begin_epoch'] * epochs)
+    if 'momentum' in hook:
+        hook['momentum'] = min(1.0, hook['momentum'] / iterations)
+    if 'gamma' in hook:
+        hook['gamma'] = max(1, round(hook['gamma'] * iterations))
 
 
 def _rescaled_plateau(scheduler, validations, epochs):

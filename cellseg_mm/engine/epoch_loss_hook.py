@@ -21,7 +21,8 @@ class EpochLossHook(Hook):
     """Log each epoch's losses on the training and the validation images, and print a line on the epoch.
 
     `epoch/train_loss` is the mean over the images that the epoch trained on, augmented, and while the weights changed.
-    `epoch/val_loss` is that of the validation images as they are predicted, with the weights after the epoch. So the
+    `epoch/val_loss` is that of the validation images as they are predicted, with the weights after the epoch (with
+    `EMAHook` too, whose averaged weights are what the metrics beside it are of). So the
     two need not meet: a validation loss that rises while training's falls is what tells of overfitting. Their parts
     have names such as `epoch/val_loss_cls`; the step is the epoch. In a distributed run the images that fill up the
     last round of validation count twice.

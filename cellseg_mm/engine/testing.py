@@ -8,6 +8,7 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from cellseg_mm.datasets.cell_dataset import read_cells
+from cellseg_mm.datasets.wrappers import pipeline_steps
 from cellseg_mm.engine.assessment import assess
 from cellseg_mm.engine.config import dataset_config
 from cellseg_mm.engine.distributed import prepare_distributed
@@ -41,7 +42,7 @@ def validate(config, checkpoint, work_dir, launcher='none', views=()):
     config.test_evaluator.results_file = str(Path(work_dir, RESULTS_NAME))
     evaluator = config.val_evaluator
     runner = _runner(config, checkpoint, work_dir, launcher, 'val')
-    _look_in(views, runner, config, checkpoint)
+    _use_views(views, runner, config, checkpoint, 'val')
     thresholds_of(checkpoint, config.classes, views)  # broken ones are told before all has been predicted
     runner.test()
     if not is_main_process():
@@ -73,7 +74,7 @@ def submit(config, checkpoint, work_dir, launcher='none', views=()):
     if submission.num_parameters >= MAX_PARAMETERS:
         raise UserError(f'the model has {submission.num_parameters:,} parameters; a submission must stay under '
                         f'{MAX_PARAMETERS:,.0f}: use a smaller backbone')
-    _look_in(views, runner, config, checkpoint)
+    _use_views(views, runner, config, checkpoint, 'test')
     runner.test()
     return submission.summary
 
@@ -104,13 +105,21 @@ def _runner(config, path, work_dir, launcher, split):
     return runner
 
 
-def _look_in(views, runner, config, checkpoint):
+def _use_views(views, runner, config, checkpoint, split):
     """Put a predictor in place of the model if there are views: the model is built by then, and fits."""
-    if views:
-        runner.model = _Looking(Predictor(checkpoint, config=config, views=views, background=True))
+    if not views:
+        return
+    predictor = Predictor(checkpoint, config=config, views=views, background=True)
+    if predictor.factor is None:
+        raise UserError(f'{checkpoint}: views look at images tile by tile, enlarged by one factor, and neither the '
+                        'config nor the checkpoint tells one: its Resize is to have a scale_factor')
+    for place, step in pipeline_steps(config.test_dataloader.dataset, f'{split}_dataloader.dataset'):
+        if 'img_path' not in step.get('meta_keys', ('img_path', )):
+            raise UserError(f'{place} ({step["type"]}).meta_keys lacks img_path, by which views read the image: add it')
+    runner.model = _AugmentedModel(predictor)
 
 
-class _Looking(nn.Module):
+class _AugmentedModel(nn.Module):
     """In place of a model: what a predictor finds in the files of a batch, in all its views."""
 
     def __init__(self, predictor):

@@ -4,11 +4,11 @@ import traceback
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
 
+from cellseg_mm.engine.amp import use_amp
 from cellseg_mm.engine.assessment import conclude_training
 from cellseg_mm.engine.config_check import check_config, check_pretrained, warnings_of
 from cellseg_mm.engine.config_checks.subject import listed
@@ -67,7 +67,7 @@ def train(config, work_dir, resume=None, amp=False, auto_scale_lr=False, launche
         _check_schedule(config, checkpoint, resume_from)
         drop_pretrained(config.model)
     if amp:
-        _use_amp(config)
+        use_amp(config)
     if auto_scale_lr:
         config.auto_scale_lr.enable = True
     found = warnings_of(config, check_config(config, annotations))
@@ -137,14 +137,6 @@ def _check_schedule(config, checkpoint, path):
             f'{path}: its learning rate was planned for {planned} epochs, not {config.train_cfg.max_epochs}; resume '
             f'with --cfg-options train_cfg.max_epochs={planned}, or start a new training from its weights with '
             '--cfg-options load_from=FILE')
-
-
-def _use_amp(config):
-    if torch.cuda.is_available():
-        config.optim_wrapper.type = 'AmpOptimWrapper'
-        config.optim_wrapper.loss_scale = 'dynamic'
-    else:
-        config.optim_wrapper.type = 'CPUAmpOptimWrapper'
 
 
 def _use_tensorboard(config):

@@ -71,6 +71,8 @@ class Predictor:
     Attributes:
         classes (tuple[str]): Names of the classes, which labels count.
         mpp (float | None): Micrometres per pixel of the images that the first model was trained on.
+        factor (float | None): Pixels of the first network's input for one of such an image; None where the model scales
+            images to one size, and neither its checkpoint nor `scale` tells.
         thresholds (ndarray): float64 (C,), of each class the score from which on a cell counts: the mean of those
             beside the checkpoints, for these views where they have them. May be set.
         note (str): What there is to say of all images, or nothing.
@@ -98,7 +100,7 @@ class Predictor:
             if detector.percentiles != first.percentiles:
                 raise UserError(f'{checkpoint}: it knows intensities by the percentiles {detector.percentiles}, '
                                 f'{checkpoints[0]} by {first.percentiles}; models of the same percentiles can be fused')
-        self.classes, self.mpp = first.classes, first.mpp
+        self.classes, self.mpp, self.factor = first.classes, first.mpp, scale or first.factor
         self.thresholds = np.mean([list(thresholds_of(checkpoint, self.classes, views).values())
                                    for checkpoint in checkpoints], axis=0)
         known = first.tiles

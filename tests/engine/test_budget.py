@@ -1,5 +1,6 @@
 import json
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -160,6 +161,20 @@ def test_hooks_that_count_epochs_follow_and_early_stopping_is_left_out(tiny_conf
     config.custom_hooks = [dict(type='PipelineSwitchHook', switch_epoch=16), dict(type='EarlyStoppingHook')]
     apply_budget(config, 100)
     assert config.custom_hooks == [dict(type='PipelineSwitchHook', switch_epoch=4)]
+
+
+def test_an_average_of_the_weights_reaches_back_as_far_of_the_training(tiny_config):
+    config = planned(tiny_config, [STEPS])
+    own = own_iterations(config)[0]
+    average = dict(type='EMAHook', ema_type='ExpMomentumEMA', momentum=0.01, gamma=40, begin_epoch=10)
+    config.custom_hooks = [average, dict(type='EMAHook', begin_iter=own // 2), dict(type='EMAHook')]
+    shorter = deepcopy(config)
+    apply_budget(config, 2 * own)
+    assert config.custom_hooks == [dict(average, momentum=0.005, gamma=80, begin_epoch=2),  # of 5 epochs, for 20
+                                   dict(type='EMAHook', begin_iter=own), dict(type='EMAHook')]
+    shorter.custom_hooks = [dict(average, momentum=0.3)]
+    apply_budget(shorter, own // 4)
+    assert shorter.custom_hooks == [dict(average, momentum=1, gamma=10, begin_epoch=2)]
 
 
 WRAPPINGS = dict(

@@ -451,6 +451,45 @@ def test_proposals_are_to_suffice_for_what_is_cut_from_images(data_of, seed):
     assert with_cells(data_of(boxes, train_dataloader__dataset__pipeline=whole)).fullest_crop == 60
 
 
+@pytest.mark.parametrize(('steps', 'expected'), [
+    ([dict(type='RandomCellCrop', crop_size=(60, 40))], (60, 40)),
+    ([dict(type='StainJitter', scale=0.3), dict(type='RandomCellCrop', crop_size=(60, 40))], (60, 40)),
+    ([dict(type='RandomCellCrop', crop_size=(60, 40), margin=10)], (80, 60)),
+    ([dict(type='RandomCellCrop', crop_size=(60, 40), margin=90),
+      dict(type='RandomCellAffine', scale_range=(0.5, 1), crop_size=(60, 40))], (120, 80)),
+    ([dict(type='RandomCellAffine', crop_size=(60, 40))], (75, 50)),
+    ([dict(type='RandomApply', transforms=dict(type='RandomCellAffine', scale_range=(0.5, 2), crop_size=(60, 40))),
+      dict(type='RandomCellCrop', crop_size=(50, 50))], (100, 100)),
+    ([dict(type='RandomApply', transforms=[dict(type='RandomBlur')]),
+      dict(type='RandomCellCrop', crop_size=(50, 50))], (50, 50)),
+    ([dict(type='Mosaic', img_scale=(640, 640)), dict(type='RandomCrop', crop_size=(50, 50))], None),
+    ([dict(type='Resize', scale_factor=2.0), dict(type='RandomCrop', crop_size=(50, 50))], None)])
+def test_what_is_cut_from_an_image_is_told_in_its_own_pixels(steps, expected):
+    from cellseg_mm.engine.config_checks.subject import _crop_size
+    found = _crop_size(steps)
+    assert found is None if expected is None else found.tolist() == list(expected)
+
+
+def test_pasted_cells_count_among_those_of_a_crop(data_of):
+    config = data_of([cells(30)])
+    before = with_cells(config).fullest_crop
+    inner = config.train_dataloader.dataset
+    config.train_dataloader.dataset = dict(type='MultiImageMixDataset', dataset=inner, pipeline=[
+        dict(type='CellCopyPaste', max_cells=7)])
+    assert with_cells(config).fullest_crop == before + 7
+
+
+@pytest.mark.parametrize('step', [
+    dict(type='RandomCellCrop', crop_size=(32, 32), class_weights=[1, 2]),
+    dict(type='RandomApply', transforms=[dict(type='CellCopyPaste', class_weights=[1] * 5)])])
+def test_weights_of_classes_are_to_be_as_many_as_the_classes(tiny_config, step):
+    steps = tiny_config.train_dataloader.dataset.pipeline
+    tiny_config.train_dataloader.dataset.pipeline = [*steps[:2], step, *steps[2:]]
+    found, = (line for line in lines(tiny_config) if 'class_weights' in line)
+    assert found.startswith('error: train_dataloader.dataset.pipeline[2]')
+    assert found.endswith(' numbers, the classes are 4: give each class one')
+
+
 def test_models_that_know_cells_by_their_place_are_told_to_see_whole_images_as_crops(data_of):
     def warned(config):
         return [line for line in lines(config, data=True) if 'model.tiles' in line]
@@ -489,7 +528,11 @@ def test_a_batch_larger_than_memory_is_told_as_an_estimate(tiny_config, monkeypa
 @pytest.mark.parametrize(('steps', 'expected'), [
     ([dict(type='RandomCrop', crop_size=(100, 120)), dict(type='Resize', scale_factor=2.0)], (256, 224)),
     ([dict(type='Resize', scale=(400, 300), keep_ratio=True)], (416, 384)),
-    ([], (320, 256)), ([dict(type='Mosaic')], None)])
+    ([], (320, 256)), ([dict(type='Mosaic')], None), ([dict(type='RandomAffine')], None),
+    ([dict(type='RandomQuarterTurn')], (320, 320)),
+    ([dict(type='RandomCellCrop', crop_size=(100, 120), margin=20), dict(type='Resize', scale_factor=2.0)], (320, 288)),
+    ([dict(type='RandomCellCrop', crop_size=(100, 120), margin=20), dict(type='StainJitter'),
+      dict(type='RandomCellAffine', crop_size=(100, 120))], (128, 128))])
 def test_the_size_of_a_batch_is_that_of_its_largest_sides(steps, expected):
     state = np.random.get_state()[1].copy()  # noqa: NPY002 -- MMDetection's transforms draw from it
     Subject(config_of('tiny')).model  # noqa: B018 -- sets the scope

@@ -3,6 +3,7 @@ import pytest
 from conftest import REPOSITORY
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
+from torch import nn
 
 import cellseg_mm.register  # noqa: F401
 from cellseg_mm.datasets.wrappers import build_dataset
@@ -21,3 +22,17 @@ def test_a_config_of_the_ablation_can_be_built(path, tiny_data):
     MODELS.build(config.model)
     dataset = build_dataset(config.train_dataloader.dataset, 'train')
     assert dataset[0]['data_samples'].gt_instances.masks.areas.any()
+
+
+@pytest.mark.parametrize(('name', 'steps'), [
+    ('benchmarks/recipe/ema', 300), ('configs/cell_maskrcnn_strong', 4500), ('configs/cell_cascade_convnextv2', 4500)])
+def test_an_average_of_the_weights_is_of_a_good_part_of_the_training(name, steps):
+    hook, = (hook for hook in load_config(REPOSITORY / f'{name}.py').custom_hooks if hook['type'] == 'EMAHook')
+    average = MODELS.build(dict(type=hook['ema_type'], model=nn.Linear(1, 1, bias=False), **{
+        key: hook[key] for key in ('momentum', 'gamma')}))
+    step = nn.Linear(1, 1, bias=False)
+    for number in range(steps):
+        nn.init.constant_(step.weight, number)
+        average.update_parameters(step)
+    age = steps - 1 - average.module.weight.item()  # on average, of the weights that are averaged
+    assert 0.1 * steps < age < 0.5 * steps

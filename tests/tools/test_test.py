@@ -90,6 +90,17 @@ def test_thresholds_beside_the_checkpoint_are_used_and_kept(call_tool, checkpoin
     assert json.loads(beside.read_text()) == thresholds
 
 
+@pytest.mark.parametrize(('option', 'message'), [
+    ('val_dataloader.dataset.pipeline.3.meta_keys=img_id,ori_shape,img_shape,scale_factor',
+     'val_dataloader.dataset.pipeline (PackDetInputs).meta_keys lacks img_path, by which views read the image'),
+    ('val_dataloader.dataset.pipeline.2.scale=96,96', 'its Resize is to have a scale_factor')])
+def test_what_views_need_is_asked_for_before_any_work(call_tool, checkpoint, options, tmp_path, option, message):
+    status, _, errors = call_tool('test', TINY_CONFIG, checkpoint, '--tta', 'flips', '--work-dir', tmp_path, *options,
+                                  option)
+    assert status == 2
+    assert message in errors
+
+
 def test_views_have_thresholds_of_their_own(call_tool, checkpoint, options, tiny_data, tmp_path):
     from cellseg_mm.engine.config import load_config, parse_options
     from cellseg_mm.evaluation.instances import results_of

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from conftest import REPOSITORY, TINY_CONFIG, run_tool
+from conftest import REPOSITORY, TINY_CONFIG, kill_tool_when, run_tool
 from mmdet.registry import DATASETS, MODELS
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
@@ -284,6 +284,21 @@ def test_the_best_of_averaged_weights_are_those_that_were_validated(tiny_data, t
         assert torch.equal(tensor, last['state_dict'][name]), name  # the average: see MMEngine's EMAHook
         changed += not torch.equal(tensor, last['ema_state_dict'][f'module.{name}'])
     assert changed
+
+
+def test_averaged_weights_resume_to_the_same(tiny_data, tmp_path):
+    (tmp_path / 'averaged.py').write_text(AVERAGED)
+    killed, whole = ((*train_arguments(tiny_data, tmp_path / name, tmp_path / 'averaged.py'), 'train_cfg.max_epochs=3')
+                     for name in ('killed', 'whole'))
+    kill_tool_when(tmp_path / 'killed/epoch_1.pth', 'train', *killed)
+    assert not (tmp_path / 'killed/epoch_3.pth').exists()
+    for arguments in ((*killed, '--resume'), whole):
+        run = run_tool('train', *arguments)
+        assert run.returncode == 0, run.stderr
+    found, expected = (load(tmp_path / name / 'epoch_3.pth') for name in ('killed', 'whole'))
+    for key in ('state_dict', 'ema_state_dict'):
+        for name, tensor in expected[key].items():
+            assert torch.equal(found[key][name], tensor), (key, name)
 
 
 def test_a_broken_image_is_named_by_whichever_process_meets_it(tiny_data, tmp_path):

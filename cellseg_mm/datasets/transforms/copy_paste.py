@@ -26,14 +26,17 @@ class CellCopyPaste(BaseTransform):
     As Ghiasi et al., 'Simple copy-paste is a strong data augmentation method for instance segmentation', CVPR 2021,
     but cell by cell. A cell comes with the background around it, which fades into that of the place; other cells of
     either image are left out of it. MMDetection's `MultiImageMixDataset` brings the other images; without it an image
-    is given more of its own cells. Put it behind what crops and resizes, and before `Pad`.
+    is given more of its own cells. Put it behind what crops and resizes, but before `Pad` and `RandomCellAffine`, which
+    move the image's edge inside, where cells that it cuts look whole.
 
     Args:
-        max_cells (int): How many cells are pasted at most; the number is drawn from 0 up to this.
+        max_cells (int): How many cells are pasted at most; the number is drawn from 0 up to this, and is no more than
+            there are cells to draw from.
         images (int): How many other images bring cells. For each a class is drawn by its weight, of those that the data
             set has, then an image that has a cell of it which is not to be ignored.
-        class_weights (Sequence[float], optional): How often to paste each class, relative to each other; by default
-            all alike, which is to say rare ones far more often than they occur. Within a class, all cells are alike.
+        class_weights (Sequence[float], optional): How often to paste each class of those at hand, relative to each
+            other; by default all alike, which is to say rare ones far more often than they occur. Within a class, all
+            cells are alike, and each may be pasted several times, every time turned and placed anew.
         margin (int): Up to how many pixels from a cell its surroundings are pasted with it.
         max_covered (float): The share that pasted cells may hide of any other, from 0, for free places only, to 1.
         match_color (bool): Whether to choose, of some free places, that whose colours are most like those around
@@ -65,8 +68,8 @@ class CellCopyPaste(BaseTransform):
         """Draw the images that cells are taken from, as `MultiImageMixDataset` asks.
 
         Args:
-            dataset (BaseDetDataset | RepeatDataset | ClassBalancedDataset): All its images are looked through once, by
-                each process.
+            dataset (BaseDetDataset | RepeatDataset | ClassBalancedDataset): All its images are looked through once,
+                which each data loading process does anew after it has started.
 
         Returns:
             list[int]: `images` indices, or none if no image has a class to paste.
@@ -89,7 +92,7 @@ class CellCopyPaste(BaseTransform):
         """Cells, indices of weights (M,); their symmetries, 0 to 7; places to try, (M, _TRIES, 2) in [0, 1)."""
         count = min(np.random.randint(self.max_cells + 1), np.count_nonzero(weights))  # noqa: NPY002 -- as MMDetection
         cells = np.random.choice(  # noqa: NPY002
-            len(weights), count, replace=False, p=weights / weights.sum()) if count else np.zeros(0, int)
+            len(weights), count, p=weights / weights.sum()) if count else np.zeros(0, int)
         return cells, np.random.randint(8, size=count), np.random.rand(count, _TRIES, 2)  # noqa: NPY002
 
     def transform(self, results):

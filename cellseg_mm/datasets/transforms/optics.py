@@ -5,7 +5,7 @@ from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 from mmdet.registry import TRANSFORMS
 
-from cellseg_mm.datasets.transforms.checks import is_range
+from cellseg_mm.datasets.transforms.checks import is_count, is_range
 from cellseg_mm.errors import UserError
 
 
@@ -53,8 +53,9 @@ class RandomJPEG(BaseTransform):
     """
 
     def __init__(self, quality=(50, 95)):
-        if not (is_range(quality) and quality[1] <= 100):
-            raise UserError(f'RandomJPEG: quality={quality} has to be a range in 0 to 100, the lower first')
+        if not (is_range(quality) and all(map(is_count, quality)) and quality[1] <= 100):
+            raise UserError(f'RandomJPEG: quality={quality} has to be a range of whole numbers in 0 to 100, the lower '
+                            'first')
         self.quality = tuple(quality)
 
     @cache_randomness

@@ -5,12 +5,13 @@ from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 from mmdet.registry import TRANSFORMS
 
-from cellseg_mm.datasets.transforms.checks import is_number
+from cellseg_mm.datasets.transforms.checks import check_share, is_number
 from cellseg_mm.errors import UserError
 from cellseg_mm.structures.stains import BLACK, STAINS
 
 _TO_STAINS = np.linalg.inv(STAINS)
-# Of the transmission. What rounds to 0 is 1/4 on average; as 1e-6, far from 1, it would make specks where it is scaled.
+# Of the transmission. A value of 0 stands for all below 1/2, on average 1/4; taken for 1e-6 of white, as elsewhere, it
+# would be so far from its neighbours that scaling makes specks.
 _LOGARITHMS = np.log(np.maximum(np.arange(256, dtype=np.float32), 0.25) / 255)
 
 
@@ -25,18 +26,19 @@ class StainJitter(BaseTransform):
     fluorescence or grey images, which have no stains: this would give them colours.
 
     Args:
-        scale (float): Factors are drawn from 1 - scale to 1 + scale.
+        scale (float): Factors are drawn from 1 - scale to 1 + scale; 0 to 1.
         shift (float): Shifts are drawn from -shift to shift. 0.01 of eosin darkens the green of white to 0.87.
 
     Required and modified key: `img` (uint8 (H, W, 3) BGR).
 
     Raises:
-        UserError: If one is negative, or no finite number.
+        UserError: If one is out of its range, or no finite number.
     """
 
     def __init__(self, scale=0.2, shift=0.01):
-        if not (is_number(scale) and is_number(shift)):
-            raise UserError(f'StainJitter: scale={scale} and shift={shift} have to be numbers of 0 or more')
+        check_share('StainJitter: scale', scale)
+        if not is_number(shift):
+            raise UserError(f'StainJitter: shift={shift} has to be a number of 0 or more')
         self.scale, self.shift = scale, shift
 
     @cache_randomness

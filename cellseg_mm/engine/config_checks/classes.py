@@ -12,6 +12,7 @@ def check(subject):
     """Yield findings."""
     count = len(subject.config.classes)
     yield from _metainfo(subject.config)
+    yield from _transforms(subject.config, count)
     wrong = [*_numbers(subject.config.model, count), *_weights(subject.config.model, count)]
     yield from wrong
     if not wrong and subject.model is not None:
@@ -25,6 +26,15 @@ def _metainfo(config):
             if classes is not None and tuple(classes) != tuple(config.classes):
                 yield error(f'{place}.metainfo.classes', f'is {tuple(classes)}, the classes are '
                             f'{tuple(config.classes)}', 'set metainfo=dict(classes=_base_.classes)')
+
+
+def _transforms(config, count):
+    """A class without a weight would be noticed with its first cell, in the middle of a training."""
+    for place, node in dicts(config.get('train_dataloader'), 'train_dataloader'):
+        weights = node.get('class_weights')
+        if isinstance(weights, (list, tuple)) and len(weights) != count:
+            yield error(f'{place} ({node.get("type")}).class_weights', f'has {len(weights)} numbers, the classes are '
+                        f'{count}', 'give each class one')
 
 
 def _numbers(model, count):

@@ -9,13 +9,15 @@ from mmdet.registry import TRANSFORMS
 
 from cellseg_mm.engine.config_checks.finding import warning
 from cellseg_mm.engine.config_checks.subject import listed, pipeline_of
+from cellseg_mm.structures.local_masks import LocalMasks
 
 _MAIN_SIZES = 16  # of images; the largest decide
 _LARGEST = 2**27  # pixels of an image that a pipeline is tried on
 _FULL = 0.9  # share of the memory that is too much for an estimate which leaves things out
 _ROUND = 32  # pixels, what images are padded to
-# What changes sizes in ways that are not followed.
-_UNFOLLOWED = 'Mosaic', 'MixUp', 'Expand', 'Affine', 'Rotate', 'Shear', 'Translate', 'Perspective'
+# What changes sizes in ways that are not followed, or all that is beside it.
+_UNFOLLOWED = 'Mosaic', 'MixUp', 'Expand', 'RandomAffine', 'Rotate', 'Shear', 'Translate', 'Perspective'
+_FOLLOWED = 'Resize', 'Crop', 'Pad', 'RandomCellAffine'
 
 
 def check(subject):
@@ -41,7 +43,9 @@ def check(subject):
 
 
 def input_size(pipeline, sizes):
-    """Height and width that hold every image of a batch: those transforms that change sizes are tried on empty images.
+    """Height and width that hold every image of a batch.
+
+    Those transforms that change sizes are tried on images without cells.
 
     Args:
         pipeline (list[dict]): Configs of transforms.
@@ -53,7 +57,8 @@ def input_size(pipeline, sizes):
     if any(word in str(step['type']) for step in pipeline for word in _UNFOLLOWED):
         return None
     steps = [TRANSFORMS.build(deepcopy(dict(step))) for step in pipeline
-             if any(word in str(step['type']) for word in ('Resize', 'Crop', 'Pad'))]
+             if any(word in str(step['type']) for word in _FOLLOWED)]
+    turned = any(step['type'] == 'RandomQuarterTurn' for step in pipeline)
     largest = sorted(set(sizes), key=lambda size: size[0] * size[1])[-_MAIN_SIZES:]
     ends = []
     state = np.random.get_state()  # noqa: NPY002 -- MMDetection's transforms draw from the global state
@@ -61,10 +66,15 @@ def input_size(pipeline, sizes):
         for height, width in largest:
             if height * width > _LARGEST:
                 return None
-            results = {'img': np.zeros((height, width), np.uint8), 'img_shape': (height, width)}
+            masks = LocalMasks(np.zeros(0, np.uint8), np.zeros((0, 4), np.int32), height, width)
+            results = {
+                'img': np.zeros((height, width), np.uint8), 'img_shape': (height, width), 'gt_masks': masks,
+                'gt_bboxes': masks.get_bboxes(), 'gt_bboxes_labels': np.zeros(0, np.int64),
+                'gt_ignore_flags': np.zeros(0, bool)}
             for step in steps:
                 results = step(results)
-            ends.append(results['img'].shape[:2])
+            shape = results['img'].shape[:2]
+            ends += [shape, shape[::-1]] if turned else [shape]
     except Exception:  # a transform that needs cells, or more
         return None
     finally:

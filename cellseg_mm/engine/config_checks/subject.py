@@ -11,12 +11,15 @@ from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
 from cellseg_mm.datasets.cell_dataset import read_cells
+from cellseg_mm.datasets.transforms.affine import RandomCellAffine
+from cellseg_mm.datasets.transforms.copy_paste import CellCopyPaste
 from cellseg_mm.datasets.wrappers import pipeline_steps
 from cellseg_mm.engine.config import SETTINGS, dataset_config
 from cellseg_mm.models.anchor_coverage import resize_factors
 from cellseg_mm.structures.tiling import Tiling
 
 _GRID = 8  # pixels
+_RESIZING = 'Resize', 'Mosaic', 'MixUp', 'Expand', 'Affine'  # parts of names
 
 
 @dataclass(frozen=True)
@@ -123,11 +126,14 @@ class Subject:
     def fullest_crop(self):
         """How many cells a step of the training can have in one image, of all or of what the pipeline cuts from it.
 
-        Windows are taken for a square of a grid larger than they are.
+        The sides of windows are rounded up to a grid of 8 px, and one more.
         """
-        cells, window, most = self.cells, _crop_size(pipeline_of(self.config, 'train')), 0
+        pipeline = pipeline_of(self.config, 'train')
+        pasted = sum(step.get('max_cells', CellCopyPaste().max_cells) for step in pipeline
+                     if step.get('type') == 'CellCopyPaste')
+        cells, window, most = self.cells, _crop_size(pipeline), 0
         if window is None:
-            return cells.fullest
+            return cells.fullest + pasted
         centres = ((cells.box[:, :2] + cells.box[:, 2:] / 2) / _GRID).astype(int)
         width, height = (math.ceil(side / _GRID) + 1 for side in window)
         for number in np.flatnonzero(cells.counts):
@@ -138,7 +144,7 @@ class Subject:
             counts = np.pad(counts.cumsum(0).cumsum(1), ((0, height), (0, width)), 'edge')
             strips = counts[height:] - counts[:-height]
             most = max(most, int((strips[:, width:] - strips[:, :-width]).max()))
-        return most
+        return most + pasted
 
     @cached_property
     def views(self):
@@ -160,13 +166,25 @@ class Subject:
 
 def _crop_size(pipeline):
     """Width and height of what a pipeline cuts from images in pixels of theirs, or None where that is not plain."""
-    sizes = []
+    sizes, smallest = [], 1.0  # how small pixels of the image have become at the least
     for step in pipeline:
-        if {'scale', 'scale_factor', 'scale_range', 'scales'} & step.keys() and 'crop_size' not in step:
+        name = str(step.get('type'))
+        if name == 'RandomApply':
+            smallest *= min([1.0, *(_least_factor(inner) for inner in listed(step.get('transforms')))])
+            continue
+        smallest *= _least_factor(step)
+        if any(word in name for word in _RESIZING) and name != 'RandomCellAffine':
             break  # pixels are others from here on
-        if 'crop_size' in step and step.get('crop_type', 'absolute') == 'absolute':
-            sizes.append(step['crop_size'])
+        if step.get('crop_size') and step.get('crop_type', 'absolute') == 'absolute':
+            sizes.append((np.array(step['crop_size']) + 2 * step.get('margin', 0)) / smallest)
     return np.min(sizes, axis=0) if sizes else None
+
+
+def _least_factor(step):
+    """By how much a transform that is followed makes pixels smaller at the least."""
+    if step.get('type') != 'RandomCellAffine':
+        return 1.0
+    return step.get('scale_range', RandomCellAffine().scale_range)[0]
 
 
 def _read(path, data):

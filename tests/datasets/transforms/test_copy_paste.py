@@ -222,6 +222,19 @@ def test_rare_classes_are_pasted_as_often_as_their_weight_says(weights, share):
     assert abs(pasted.mean() - share) < 0.1
 
 
+def test_a_single_rare_cell_is_pasted_as_often_as_its_class():
+    rng = np.random.default_rng(0)
+    canvases = np.zeros((49, 90, 90), bool)
+    for i, canvas in enumerate(canvases):
+        y, x = np.multiply(10, divmod(i, 7)) + 11
+        canvas[y:y + 3, x:x + 3] = True
+    source = results(canvases, rng.integers(0, 256, (90, 90, 3), np.uint8), np.repeat([0, 1], [48, 1]))
+    pasted = np.concatenate([paste(nothing(side=150), source, seed=seed, max_cells=20)['gt_bboxes_labels']
+                             for seed in range(40)])
+    assert len(pasted) > 250
+    assert abs(pasted.mean() - 0.5) < 0.1
+
+
 def test_an_image_and_sources_without_cells_are_no_matter():
     pasted = paste(nothing(5), nothing())
     assert (pasted['img'] == 5).all()
@@ -316,7 +329,7 @@ def test_images_are_looked_through_once_whatever_repeats_them():
 
 @pytest.mark.parametrize('copied', [deepcopy, lambda mixed: pickle.loads(pickle.dumps(mixed))],
                          ids=['copied', 'pickled'])
-def test_copies_for_workers_draw_alike_and_look_through_nothing_again(copied):
+def test_copies_draw_alike_and_look_through_nothing_again(copied):
     mixed = MultiImageMixDataset(Images(LABELS), [dict(type='CellCopyPaste')])
     mixed.pipeline[0].get_indexes(mixed.dataset)
     again = copied(mixed)

@@ -85,7 +85,9 @@ def test_images_vary_within_the_ranges_and_return_with_the_seed():
 
 @pytest.mark.parametrize('wrong', [-0.1, np.nan, np.inf])
 def test_a_range_that_is_none_is_refused(wrong):
-    with pytest.raises(UserError, match=rf'scale={wrong} and shift=0\.01 have to be numbers of 0 or more'):
+    with pytest.raises(UserError, match=rf'StainJitter: scale is a share from 0 to 1, not {wrong}'):
         StainJitter(scale=wrong)
     with pytest.raises(UserError, match=rf'shift={wrong} '):
         StainJitter(shift=wrong)
+    with pytest.raises(UserError, match='scale'):
+        StainJitter(scale=1.1)  # a negative amount of a stain
