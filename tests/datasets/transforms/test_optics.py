@@ -55,7 +55,8 @@ def test_so_many_images_are_left_as_they_are(kind):
 
 @pytest.mark.parametrize(('transform', 'message'), [
     *((dict(type='RandomBlur', sigma=sigma), 'sigma=') for sigma in ((0, 1), (2, 1), 0.5, (1, np.inf), (np.nan, 1))),
-    *((dict(type='RandomJPEG', quality=quality), 'quality=') for quality in ((-1, 50), (90, 50), (50, 101), 50, (50.5, 95)))])
+    *((dict(type='RandomJPEG', quality=quality), 'quality=')
+      for quality in ((-1, 50), (90, 50), (50, 101), 50, (50.5, 95)))])
 def test_ranges_that_are_none_are_refused(transform, message):
     with pytest.raises(UserError, match=message):
         TRANSFORMS.build(transform)
