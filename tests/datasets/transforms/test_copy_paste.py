@@ -208,14 +208,19 @@ def test_without_other_images_an_image_is_given_its_own_cells():
     assert (pasted['img'] == 7).all(-1).sum() == 128
 
 
-@pytest.mark.parametrize(('weights', 'share'), [(None, 0.5), ((1, 1), 0.5), ((3, 1), 0.25), ((0, 1), 1), ((1, 0), 0)])
-def test_rare_classes_are_pasted_as_often_as_their_weight_says(weights, share):
-    rng = np.random.default_rng(0)
-    canvases = np.zeros((100, 120, 120), bool)
+def common_and_rare(common, rare):
+    """Cells that do not touch, of class 0 and of class 1."""
+    canvases = np.zeros((common + rare, 120, 120), bool)
     for i, canvas in enumerate(canvases):
         y, x = np.multiply(10, divmod(i, 10)) + 11
         canvas[y:y + 3, x:x + 3] = True
-    source = results(canvases, rng.integers(0, 256, (120, 120, 3), np.uint8), np.repeat([0, 1], [90, 10]))
+    image = np.random.default_rng(0).integers(0, 256, (120, 120, 3), np.uint8)
+    return results(canvases, image, np.repeat([0, 1], [common, rare]))
+
+
+@pytest.mark.parametrize(('weights', 'share'), [(None, 0.5), ((1, 1), 0.5), ((3, 1), 0.25), ((0, 1), 1), ((1, 0), 0)])
+def test_rare_classes_are_pasted_as_often_as_their_weight_says(weights, share):
+    source = common_and_rare(90, 10)
     pasted = np.concatenate([paste(nothing(), source, seed=seed, class_weights=weights, max_cells=2)[
         'gt_bboxes_labels'] for seed in range(200)])
     assert 130 < len(pasted) < 270
@@ -223,12 +228,7 @@ def test_rare_classes_are_pasted_as_often_as_their_weight_says(weights, share):
 
 
 def test_a_single_rare_cell_is_pasted_as_often_as_its_class():
-    rng = np.random.default_rng(0)
-    canvases = np.zeros((49, 90, 90), bool)
-    for i, canvas in enumerate(canvases):
-        y, x = np.multiply(10, divmod(i, 7)) + 11
-        canvas[y:y + 3, x:x + 3] = True
-    source = results(canvases, rng.integers(0, 256, (90, 90, 3), np.uint8), np.repeat([0, 1], [48, 1]))
+    source = common_and_rare(48, 1)
     pasted = np.concatenate([paste(nothing(side=150), source, seed=seed, max_cells=20)['gt_bboxes_labels']
                              for seed in range(40)])
     assert len(pasted) > 250
