@@ -22,10 +22,10 @@ class EpochLossHook(Hook):
 
     `epoch/train_loss` is the mean over the images that the epoch trained on, augmented, and while the weights changed.
     `epoch/val_loss` is that of the validation images as they are predicted, with the weights after the epoch (with
-    `EMAHook` too, whose averaged weights are what the metrics beside it are of). So the
-    two need not meet: a validation loss that rises while training's falls is what tells of overfitting. Their parts
-    have names such as `epoch/val_loss_cls`; the step is the epoch. In a distributed run the images that fill up the
-    last round of validation count twice.
+    `EMAHook` too, whose averaged weights are what the metrics beside it are of). So the two need not meet: a validation
+    loss that rises while training's falls is what tells of overfitting. Their parts have names such as
+    `epoch/val_loss_cls`; the step is the epoch. In a distributed run the images that fill up the last round of
+    validation count twice.
 
     Training goes on as if the hook were not there: a copy of the model computes the validation loss, and the random
     states are put back. A model that fails in it costs the epoch's `epoch/val_loss`; a warning says why, once.

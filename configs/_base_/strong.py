@@ -33,6 +33,6 @@ strong_schedule = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
     dict(type='CosineAnnealingLR', eta_min=1e-6, by_epoch=True, convert_to_iter_based=True),
 ]
-# Over the last 1,000 steps or so. Before gamma steps have gone by some times, it averages over fewer than that.
+# Over the last 1,000 steps or so; gamma says for how long it averages over fewer, at the beginning.
 strong_hooks = [dict(
     type='EMAHook', ema_type='ExpMomentumEMA', momentum=0.001, gamma=200, update_buffers=True, priority=49)]
