@@ -1,6 +1,7 @@
 """Loading of configs."""
 import argparse
 import json
+import re
 from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
@@ -222,11 +223,18 @@ def parse_options(pairs):
         dict: Dotted keys and their values.
 
     Raises:
-        UserError: If a pair has no `=`.
+        UserError: If a pair has no `=`, or brackets that do not match, or a dictionary, which MMEngine takes for text.
     """
     namespace = argparse.Namespace()
     for pair in pairs or []:
-        if '=' not in pair:
+        key, equals, value = pair.partition('=')
+        if not equals:
             raise UserError(f'--cfg-options: {pair!r} is not of the form key=value')
-    DictAction(['--cfg-options'], 'cfg_options')(None, namespace, pairs or [])
+        if re.match(r'[\[(\s]*(\{|dict\()', value):
+            raise UserError(f'--cfg-options {key}: a dictionary cannot be given here: set what is in it, as in '
+                            f'{key}.NAME=VALUE, where a number is the place in a list, or write a config')
+    try:
+        DictAction(['--cfg-options'], 'cfg_options')(None, namespace, pairs or [])
+    except AssertionError as error:
+        raise UserError(f'--cfg-options: {error}') from error
     return namespace.cfg_options

@@ -209,9 +209,15 @@ def test_options_are_parsed_as_mmdetection_does():
     assert parse_options(None) == {}
 
 
-def test_an_option_without_a_value_is_an_error():
-    with pytest.raises(UserError, match='key=value'):
-        parse_options(['max_dets'])
+@pytest.mark.parametrize(('option', 'message'), [
+    ('max_dets', 'key=value'),
+    ('a.b=[1,(2]', 'brackets'),
+    ('a.b=[{"type":"RandomFlip"}]', r'dictionary cannot .* a\.b\.NAME=VALUE'),
+    ('a.b=[dict(type="RandomFlip")]', 'dictionary cannot'),
+    ('a.b={"type":"RandomFlip"}', 'dictionary cannot')])
+def test_an_option_that_cannot_be_parsed_is_an_error(option, message):
+    with pytest.raises(UserError, match=message):
+        parse_options([option])
 
 
 @pytest.mark.parametrize(('option', 'message'), [
