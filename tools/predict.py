@@ -1,5 +1,6 @@
 """Find the cells of any image: python tools/predict.py IMAGES [--checkpoint work_dirs/NAME/best_epoch_20.pth]."""
 import argparse
+import zipfile
 from pathlib import Path
 
 from cellseg_mm import cli
@@ -63,6 +64,10 @@ def main():
     args = vars(parse_args())
     from cellseg_mm.engine.prediction import predict_images
     from cellseg_mm.engine.prediction_folder import as_text
+    from cellseg_mm.errors import UserError
+    if OWN in args['checkpoints'] and not (OWN.is_file() and zipfile.is_zipfile(OWN)):
+        raise UserError(f'{OWN}: the model of nuclei that comes with this project is missing or incomplete: fetch the '
+                        'project anew, or name a model of yours by --checkpoint')
     outcomes = predict_images(args.pop('images'), args.pop('checkpoints'), out := args.pop('out'), **args)
     if not outcomes:
         return 0

@@ -18,6 +18,8 @@ def use_amp(config):
         config.optim_wrapper.loss_scale = 'dynamic'
     else:
         config.optim_wrapper.type = 'CPUAmpOptimWrapper'
+        for key in ('loss_scale', 'dtype', 'use_fsdp'):  # of an AmpOptimWrapper
+            config.optim_wrapper.pop(key, None)
 
 
 @OPTIM_WRAPPERS.register_module()

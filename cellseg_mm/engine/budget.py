@@ -3,9 +3,10 @@ import math
 import sys
 import time
 from copy import deepcopy
+from inspect import signature
 
 import torch
-from mmdet.registry import HOOKS
+from mmdet.registry import HOOKS, MODELS
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
@@ -15,6 +16,7 @@ from cellseg_mm.io.files import write_json
 VALIDATIONS = 5  # over the whole budget
 WARMED_UP, MEASURED = 4, 12  # iterations
 _LONGEST_WARMUP = 5  # a fifth of the budget
+_LARGEST_MOMENTUM = 0.99  # of an average: MMEngine refuses 1, which would be the last weights alone
 
 
 def apply_budget(config, iterations, processes=1, validations=VALIDATIONS):
@@ -61,7 +63,7 @@ def apply_budget(config, iterations, processes=1, validations=VALIDATIONS):
     for hook in config.custom_hooks:
         if 'switch_epoch' in hook:
             hook['switch_epoch'] = round(hook['switch_epoch'] * epochs / own_epochs)
-        if hook['type'] == 'EMAHook':
+        if hook['type'].endswith('EMAHook'):
             _rescale_average(hook, iterations / own, epochs / own_epochs)
     return [f'its warm-up of {warmup} iterations was shortened to {kept}'] if kept < warmup else []
 
@@ -76,6 +78,9 @@ def own_iterations(config, processes=1):
     Returns:
         tuple[int, int]: Iterations of the whole training, and of an epoch.
     """
+    sampler = config.train_dataloader.get('sampler') or {}
+    if sampler.get('type') == 'BudgetSampler':
+        return sampler.iterations, sampler.per_epoch
     per_epoch = iterations_per_epoch(config, epoch_images(config), processes)
     return config.train_cfg.get('max_iters') or config.train_cfg.max_epochs * per_epoch, per_epoch
 
@@ -206,8 +211,12 @@ def _rescale_average(hook, iterations, epochs):
         hook['begin_iter'] = round(hook['begin_iter'] * iterations)
     if 'begin_epoch' in hook:
         hook['begin_epoch'] = round(hook['begin_epoch'] * epochs)
+    of_average = signature(MODELS.get(hook.get('ema_type', 'ExponentialMovingAverage'))).parameters
+    for key in ('momentum', 'gamma'):
+        if key in of_average:
+            hook.setdefault(key, of_average[key].default)
     if 'momentum' in hook:
-        hook['momentum'] = min(1.0, hook['momentum'] / iterations)
+        hook['momentum'] = min(_LARGEST_MOMENTUM, hook['momentum'] / iterations)
     if 'gamma' in hook:
         hook['gamma'] = max(1, round(hook['gamma'] * iterations))
 

@@ -248,7 +248,7 @@ class _Work:
             shutil.rmtree(folder)  # killed in its first epoch
         folder.mkdir(exist_ok=True)
         config = item.config
-        iterations = _planned_iterations(config, self._processes)
+        iterations = own_iterations(config, self._processes)[0]
         seconds = self.record['rows'][item.name].get('seconds_per_iteration')
         speed = f', {seconds:.2f} s each' if seconds else ''
         self._say(item, f'{iterations} iteration{"s" * (iterations > 1)}{speed}')
@@ -350,11 +350,6 @@ def _digest(config, other):
 
 def _identity(checkpoint):
     return f'{checkpoint.resolve()} {checkpoint.stat().st_size} {checkpoint.stat().st_mtime_ns}'.encode()
-
-
-def _planned_iterations(config, processes):
-    sampler = config.train_dataloader.sampler
-    return sampler.iterations if sampler.type == 'BudgetSampler' else own_iterations(config, processes)[0]
 
 
 def _training(item):

@@ -34,7 +34,8 @@ def publish(source, target, config=None, trusted=False):
         trusted (bool): Whether code in the checkpoint may run.
 
     Raises:
-        UserError: If `Detector` cannot predict by the source, a weight is not finite, or a file to be written exists.
+        UserError: If `Detector` cannot predict by the source, a weight is not finite, a file to be written exists, or
+            the config is one that `Detector` would not trust within a checkpoint.
     """
     for path in (target, *all_thresholds(target)):
         if path.exists():
@@ -56,12 +57,19 @@ def publish(source, target, config=None, trusted=False):
         meta=dict(
             cfg=Config(settings).pretty_text, epoch=meta.get('epoch'), iter=meta.get('iter'),
             dataset_meta={name: dataset_meta[name] for name in _META if name in dataset_meta}))
+    embedded_config(content, target, trusted)  # what a config of its own may do, one within a checkpoint may not
     buffer = io.BytesIO()  # the name of a file would be part of the content
     torch.save(content, buffer)
-    with atomic_path(target) as partial:
-        partial.write_bytes(buffer.getvalue())
-        for suffix, of_views in thresholds.items():
-            write_thresholds(target.with_name(target.stem + suffix), of_views)
+    beside = {target.with_name(target.stem + suffix): of_views for suffix, of_views in thresholds.items()}
+    try:
+        with atomic_path(target) as partial:
+            partial.write_bytes(buffer.getvalue())
+            for path, of_views in beside.items():
+                write_thresholds(path, of_views)
+    except BaseException:
+        for path in beside:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _half(tensor, name, path):

@@ -6,6 +6,7 @@ from pathlib import Path
 RESULTS_NAME = 'val-results.json'
 EVALUATION_NAME = 'val-evaluation.json'
 RECORD_NAME = 'run.json'
+_THRESHOLDS = re.compile(r'\.thresholds(-[a-z]+)*\.json')
 
 
 def newest_config(work_dir):
@@ -47,13 +48,15 @@ def results_path(checkpoint):
 
 def thresholds_path(checkpoint, views=()):
     """Return the path of a checkpoint's thresholds, beside it; those for test-time augmentation are of its views."""
-    return Path(checkpoint).with_suffix(f'.{"-".join(["thresholds", *sorted(set(views))])}.json')
+    names = set(views) - ({'flips'} if 'turns' in views else set())  # which turns include
+    return Path(checkpoint).with_suffix(f'.{"-".join(["thresholds", *sorted(names)])}.json')
 
 
 def all_thresholds(checkpoint):
     """Return the paths of those thresholds of a checkpoint that are there, of whatever views."""
     path = Path(checkpoint)
-    return sorted(path.parent.glob(f'{glob.escape(path.stem)}.thresholds*.json'))
+    return sorted(found for found in path.parent.glob(f'{glob.escape(path.stem)}.thresholds*.json')
+                  if _THRESHOLDS.fullmatch(found.name.removeprefix(path.stem)))
 
 
 def files_beside(checkpoint):

@@ -7,6 +7,7 @@ from types import NoneType
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from cellseg_mm.errors import UserError
 
@@ -60,9 +61,8 @@ def with_state_dict(checkpoint):
     """A checkpoint as all others are: bare weights become its `state_dict`, and DataParallel's `module.` goes."""
     checkpoint = checkpoint if 'state_dict' in checkpoint else dict(state_dict=checkpoint)
     weights = checkpoint['state_dict']
-    for name in list(weights) if isinstance(weights, dict) else ():
-        if isinstance(name, str) and name.startswith('module.'):
-            weights[name.removeprefix('module.')] = weights.pop(name)  # in place: it knows the versions of its layers
+    if isinstance(weights, dict) and all(isinstance(name, str) for name in weights):
+        consume_prefix_in_state_dict_if_present(weights, 'module.')  # in what it knows of its layers' versions too
     return checkpoint
 
 

@@ -2,11 +2,12 @@ from copy import deepcopy
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import OPTIM_WRAPPERS
 from timm.layers import Conv2dSame
 from torch import nn
 
-from cellseg_mm.engine.amp import keep_depthwise_float32
+from cellseg_mm.engine.amp import keep_depthwise_float32, use_amp
 
 
 @pytest.mark.parametrize(('convolution', 'kept'), [
@@ -38,6 +39,17 @@ def test_a_model_may_be_prepared_twice():
     once = type(model[0])
     keep_depthwise_float32(model)
     assert type(model[0]) is once
+
+
+@pytest.mark.parametrize(('gpu', 'expected'), [
+    (False, dict(type='CPUAmpOptimWrapper', clip_grad=1)),
+    (True, dict(type='AmpOptimWrapper', clip_grad=1, loss_scale='dynamic'))])
+@pytest.mark.parametrize('before', [dict(type='OptimWrapper'), dict(type='AmpOptimWrapper', loss_scale=512.0)])
+def test_a_config_is_made_to_train_in_mixed_precision_whatever_it_had(monkeypatch, gpu, expected, before):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    config = Config(dict(optim_wrapper=dict(before, clip_grad=1)))
+    use_amp(config)
+    assert config.optim_wrapper == expected
 
 
 def test_a_training_step_on_the_cpu_computes_in_bfloat16_and_learns_in_float32():

@@ -1,10 +1,12 @@
 import json
 import math
 from copy import deepcopy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import REPOSITORY
+from mmdet.registry import HOOKS
 from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import Runner
@@ -166,15 +168,22 @@ def test_hooks_that_count_epochs_follow_and_early_stopping_is_left_out(tiny_conf
 def test_an_average_of_the_weights_reaches_back_as_far_of_the_training(tiny_config):
     config = planned(tiny_config, [STEPS])
     own = own_iterations(config)[0]
-    average = dict(type='EMAHook', ema_type='ExpMomentumEMA', momentum=0.01, gamma=40, begin_epoch=10)
-    config.custom_hooks = [average, dict(type='EMAHook', begin_iter=own // 2), dict(type='EMAHook')]
+    kind = 'ExpMomentumEMA'
+    average = dict(type='EMAHook', ema_type=kind, momentum=0.01, gamma=40, begin_epoch=10)
+    config.custom_hooks = [average, dict(type='EMAHook', begin_iter=own // 2),
+                           dict(type='mmengine.EMAHook', ema_type=kind)]
     shorter = deepcopy(config)
     apply_budget(config, 2 * own)
     assert config.custom_hooks == [dict(average, momentum=0.005, gamma=80, begin_epoch=2),  # of 5 epochs, for 20
-                                   dict(type='EMAHook', begin_iter=own), dict(type='EMAHook')]
-    shorter.custom_hooks = [dict(average, momentum=0.3)]
+                                   dict(type='EMAHook', begin_iter=own, momentum=0.0001),  # by MMEngine's default
+                                   dict(type='mmengine.EMAHook', ema_type=kind, momentum=0.0001, gamma=4000)]
+    shorter.custom_hooks = [dict(average, momentum=0.3), dict(type='EMAHook', ema_type='StochasticWeightAverage')]
     apply_budget(shorter, own // 4)
-    assert shorter.custom_hooks == [dict(average, momentum=1, gamma=10, begin_epoch=2)]
+    assert shorter.custom_hooks == [dict(average, momentum=0.99, gamma=10, begin_epoch=2),
+                                    dict(type='EMAHook', ema_type='StochasticWeightAverage')]
+    for hook in (*config.custom_hooks, *shorter.custom_hooks):
+        runner = SimpleNamespace(model=torch.nn.Linear(1, 1), _resume=False)
+        HOOKS.build(hook).before_run(runner)
 
 
 WRAPPINGS = dict(

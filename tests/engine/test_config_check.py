@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import REPOSITORY, TINY_CONFIG
 
+from cellseg_mm.engine.budget import apply_budget
 from cellseg_mm.engine.config import load_config
 from cellseg_mm.engine.config_check import CHECKS, check_config, check_pretrained, warnings_of
 from cellseg_mm.engine.config_checks.finding import Finding
@@ -353,6 +354,12 @@ def test_a_warm_up_longer_than_the_training_is_told(tiny_data):
     wrapped = deepcopy(config)
     wrapped.train_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=config.train_dataloader.dataset)
     assert lines(wrapped, data=True) == []
+    budget = deepcopy(config)
+    apply_budget(budget, 100)
+    budget.param_scheduler[0].end = 99
+    assert lines(budget, data=True) == []
+    budget.param_scheduler[0].end = 100
+    assert 'the training ends after 100 iterations' in lines(budget, data=True)[0]
     config.param_scheduler.end = 8
     config.optim_wrapper.accumulative_counts = 3  # batches for a step of the optimizer, not of the schedule
     assert lines(config, data=True) == []

@@ -3,6 +3,7 @@ import pytest
 import torch
 from local_model import CLASSES, discs, local_config, write_checkpoint
 
+from cellseg_mm.engine import publishing
 from cellseg_mm.engine.publishing import publish
 from cellseg_mm.errors import UserError
 from cellseg_mm.inference import Predictor
@@ -92,6 +93,30 @@ def test_weights_that_half_precision_cannot_hold_stay_whole_and_others_are_refus
         with pytest.raises(UserError, match=rf'{name} is not finite'):
             publish(source, tmp_path / 'mine.pth')
         assert not list(tmp_path.glob('*mine*'))
+
+
+def test_what_could_not_be_written_whole_can_be_tried_again(source, tmp_path, monkeypatch):
+    def fail_at_the_second(path, thresholds):
+        if list(tmp_path.glob('mine.*json')):
+            raise OSError(28, 'No space left on device', str(path))
+        write_json(path, thresholds)
+
+    write_json(thresholds_path(source, ['turns']), dict.fromkeys(CLASSES, 0.3))
+    with monkeypatch.context() as patched:
+        patched.setattr(publishing, 'write_thresholds', fail_at_the_second)
+        with pytest.raises(OSError, match='No space'):
+            publish(source, tmp_path / 'mine.pth')
+    assert not list(tmp_path.glob('*mine*'))
+    publish(source, tmp_path / 'mine.pth')
+    assert len(list(tmp_path.glob('mine*'))) == 3
+
+
+def test_a_config_that_predictions_would_not_trust_is_not_published(source, tmp_path):
+    config = local_config()
+    config.custom_imports = dict(imports=['cellseg_mm.register', 'json'])
+    with pytest.raises(UserError, match=r'mine\.pth: its config imports .*json'):
+        publish(source, tmp_path / 'mine.pth', config)
+    assert not list(tmp_path.glob('*mine*'))
 
 
 @pytest.mark.parametrize('name', ['mine.pth', 'mine.thresholds.json'])

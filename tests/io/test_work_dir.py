@@ -25,6 +25,9 @@ def test_predictions_and_thresholds_lie_beside_their_checkpoint(tmp_path):
     assert plain == tmp_path / 'best_epoch_7.thresholds.json'
     assert of_views == thresholds_path(best, ('scales', 'turns', 'scales')) == (
         tmp_path / 'best_epoch_7.thresholds-scales-turns.json')
-    for path in (plain, of_views, thresholds_path(tmp_path / 'best_epoch_70.pth')):
+    assert thresholds_path(best, ['flips', 'turns']) == thresholds_path(best, ['turns']) == (
+        tmp_path / 'best_epoch_7.thresholds-turns.json')  # eight views, which the flips are among
+    mine = [tmp_path / f'best_epoch_7.thresholds{suffix}.json' for suffix in ('_mine', '.old', '-1')]
+    for path in (plain, of_views, thresholds_path(tmp_path / 'best_epoch_70.pth'), *mine):
         path.touch()
     assert files_beside(best) == (tmp_path / 'best_epoch_7.results.json', of_views, plain)

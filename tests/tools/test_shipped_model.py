@@ -1,5 +1,8 @@
 """The model that comes with the project."""
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -39,6 +42,21 @@ def test_an_image_and_nothing_else_is_enough(call_tool, tmp_path, stained):
     assert '(20 nucleus)' in printed
     found = read_label_map(tmp_path / 'out/a_labels.ome.tif')
     assert min(overlaps(found, truth)) > 0.75
+
+
+@pytest.mark.parametrize('content', [None, 'version https://git-lfs.example/spec/v1'])
+def test_without_its_weights_it_says_what_is_missing(tmp_path, content):
+    (tmp_path / 'tools').mkdir()
+    shutil.copy(REPOSITORY / 'tools/predict.py', tmp_path / 'tools')
+    if content:
+        (tmp_path / 'weights').mkdir()
+        (tmp_path / 'weights/nuclei_lite.pth').write_text(content)
+    write_image(tmp_path / 'a.png', np.zeros((20, 20, 3), np.uint8))
+    run = subprocess.run([sys.executable, 'tools/predict.py', 'a.png'], cwd=tmp_path, text=True, capture_output=True,
+                         check=False, env={**os.environ, 'PYTHONPATH': str(REPOSITORY)}, timeout=280)
+    assert run.returncode == 2
+    assert 'weights/nuclei_lite.pth: the model of nuclei that comes with this project is missing or inc' in run.stderr
+    assert not (tmp_path / 'predictions').exists()
 
 
 def overlaps(found, truth):

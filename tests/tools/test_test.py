@@ -99,6 +99,7 @@ def test_what_views_need_is_asked_for_before_any_work(call_tool, checkpoint, opt
                                   option)
     assert status == 2
     assert message in errors
+    assert not (tmp_path / 'val-results.json').exists()
 
 
 def test_views_have_thresholds_of_their_own(call_tool, checkpoint, options, tiny_data, tmp_path):

@@ -19,6 +19,7 @@ from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from training_folders import keep_images
 
+from cellseg_mm.engine.amp import _Float32
 from cellseg_mm.engine.config import load_config
 from cellseg_mm.engine.epoch_loss_hook import validation_losses
 from cellseg_mm.engine.runner import CellRunner
@@ -165,6 +166,7 @@ def test_the_model_computes_in_the_layout_that_cpus_are_fast_in(tiny_config, tmp
     weights = model.neck.fpn_convs[0].conv.weight
     assert weights.is_contiguous(memory_format=torch.channels_last)
     assert not weights.is_contiguous()
+    assert any(isinstance(layer, _Float32) for layer in model.modules())  # the depthwise ones
 
 
 def test_the_same_seed_gives_the_same_weights_with_and_without_the_validation_loss(trained, tiny_data, tmp_path):

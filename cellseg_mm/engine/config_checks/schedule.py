@@ -3,7 +3,7 @@ import os
 
 from torch.nn import MultiheadAttention
 
-from cellseg_mm.engine.budget import epoch_images, iterations_per_epoch
+from cellseg_mm.engine.budget import own_iterations
 from cellseg_mm.engine.config_checks.finding import note, warning
 from cellseg_mm.engine.config_checks.subject import listed
 
@@ -60,7 +60,7 @@ def _lengths(config, cells, processes):
     several = isinstance(config.get('param_scheduler'), (list, tuple))
     steps = None
     if cells is not None and not all(scheduler.get('by_epoch', True) for scheduler in schedulers):
-        steps = epochs * iterations_per_epoch(config, epoch_images(config), processes)
+        steps = own_iterations(config, processes)[0]
     for number, scheduler in enumerate(schedulers):
         place = f'param_scheduler[{number}]' if several else 'param_scheduler'
         by_epoch = scheduler.get('by_epoch', True)
