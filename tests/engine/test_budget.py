@@ -123,7 +123,7 @@ def test_a_plateau_that_waits_goes_on_waiting(tiny_config, patience, expected):
 
 
 def test_a_plateau_is_at_work_in_the_same_share_of_epochs(tiny_config):
-    config = planned(tiny_config, dict(PLATEAU, begin=8, end=16))
+    config = planned(deepcopy(tiny_config), dict(PLATEAU, begin=8, end=16))
     apply_budget(config, 500)
     assert [config.param_scheduler[0][key] for key in ('begin', 'end')] == [2, 4]
     config = planned(tiny_config, dict(PLATEAU, begin=8, end=9), epochs=100)
