@@ -12,4 +12,5 @@ model = dict(
         rpn_proposal=dict(nms_pre=1000),
         rcnn=[dict(stage, sampler=dict(stage.sampler, num=256)) for stage in _base_.model.train_cfg.rcnn]))
 train_dataloader, val_dataloader, test_dataloader = _base_.lite_dataloaders
-optim_wrapper, param_scheduler = _base_.lite_optim_wrapper, _base_.lite_schedule
+train_cfg, param_scheduler = _base_.lite_train_cfg, _base_.lite_schedule
+optim_wrapper = _base_.lite_optim_wrapper

@@ -15,4 +15,5 @@ model = dict(
         max_masks_to_train=64,  # of a crop
         mask_feature_head=dict(in_channels=channels, feat_channels=64, mask_stride=8, num_stacked_convs=2)))
 train_dataloader, val_dataloader, test_dataloader = _base_.lite_dataloaders
-optim_wrapper, param_scheduler = _base_.lite_optim_wrapper, _base_.lite_schedule
+train_cfg, param_scheduler = _base_.lite_train_cfg, _base_.lite_schedule
+optim_wrapper = _base_.lite_optim_wrapper

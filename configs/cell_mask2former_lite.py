@@ -22,4 +22,5 @@ model = dict(
     train_cfg=dict(num_points=2048),
     test_cfg=dict(max_per_image=_base_.tiles.max_per_tile))
 train_dataloader, val_dataloader, test_dataloader = _base_.lite_dataloaders
-optim_wrapper, param_scheduler = _base_.lite_optim_wrapper, _base_.lite_schedule
+train_cfg, param_scheduler = _base_.lite_train_cfg, _base_.lite_schedule
+optim_wrapper = _base_.lite_optim_wrapper

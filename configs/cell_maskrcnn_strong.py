@@ -5,6 +5,5 @@ model = dict(
     rpn_head=dict(anchor_generator=dict(scales=[4])),  # from 16 px on, for enlarged cells
     train_cfg=dict(rcnn=dict(sampler=dict(num=512))))
 train_dataloader, val_dataloader, test_dataloader = _base_.strong_dataloaders
-optim_wrapper = dict(
-    optimizer=dict(_delete_=True, type='AdamW', lr=0.0001, weight_decay=0.05), clip_grad=dict(max_norm=10.0))
+optim_wrapper = dict(optimizer=_base_.strong_optimizer, clip_grad=_base_.strong_clipping)
 train_cfg, param_scheduler, custom_hooks = _base_.strong_train_cfg, _base_.strong_schedule, _base_.strong_hooks

@@ -11,4 +11,5 @@ model = dict(
         mask_iou_head=dict(num_convs=2, in_channels=channels, conv_out_channels=channels, fc_out_channels=256)),
     train_cfg=dict(rpn_proposal=dict(nms_pre=1000), rcnn=dict(sampler=dict(num=256))))
 train_dataloader, val_dataloader, test_dataloader = _base_.lite_dataloaders
-optim_wrapper, param_scheduler = _base_.lite_optim_wrapper, _base_.lite_schedule
+train_cfg, param_scheduler = _base_.lite_train_cfg, _base_.lite_schedule
+optim_wrapper = _base_.lite_optim_wrapper

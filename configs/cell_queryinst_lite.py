@@ -28,4 +28,5 @@ model = dict(
     test_cfg=dict(rcnn=dict(max_per_img=_base_.tiles.max_per_tile)))
 del narrow, roi_head
 train_dataloader, val_dataloader, test_dataloader = _base_.lite_dataloaders
-optim_wrapper, param_scheduler = _base_.lite_optim_wrapper, _base_.lite_schedule
+train_cfg, param_scheduler = _base_.lite_train_cfg, _base_.lite_schedule
+optim_wrapper = _base_.lite_optim_wrapper

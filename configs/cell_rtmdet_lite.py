@@ -11,4 +11,4 @@ train_dataloader, val_dataloader, test_dataloader = _base_.lite_dataloaders
 # RTMDet's own rate is this high: its head begins with weights near zero.
 optim_wrapper = dict(
     optimizer=dict(_base_.lite_optim_wrapper.optimizer, lr=0.003), clip_grad=_base_.lite_optim_wrapper.clip_grad)
-param_scheduler = _base_.lite_schedule
+train_cfg, param_scheduler = _base_.lite_train_cfg, _base_.lite_schedule

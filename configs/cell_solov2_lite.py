@@ -20,4 +20,5 @@ model = dict(
         max_masks_to_train=200),  # of a crop
     test_cfg=dict(nms_pre=2 * max_per_tile, max_per_img=max_per_tile))
 train_dataloader, val_dataloader, test_dataloader = _base_.lite_dataloaders
-optim_wrapper, param_scheduler = _base_.lite_optim_wrapper, _base_.lite_schedule
+train_cfg, param_scheduler = _base_.lite_train_cfg, _base_.lite_schedule
+optim_wrapper = _base_.lite_optim_wrapper

@@ -22,4 +22,5 @@ model = dict(
         proto_kernel_sizes=(3, 3, -2, 3, 1),
         max_masks_to_train=100))  # of a crop
 train_dataloader, val_dataloader, test_dataloader = _base_.lite_dataloaders
-optim_wrapper, param_scheduler = _base_.lite_optim_wrapper, _base_.lite_schedule
+train_cfg, param_scheduler = _base_.lite_train_cfg, _base_.lite_schedule
+optim_wrapper = _base_.lite_optim_wrapper

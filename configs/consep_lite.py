@@ -16,10 +16,5 @@ train_pipeline = [
     dict(type='Resize', scale_factor=_base_.enlarge, keep_ratio=True),
     dict(type='PackDetInputs'),
 ]
-train_dataloader = dict(
-    dataset=dict(
-        _delete_=True,
-        type='RepeatDataset',
-        times=35,  # of 23 tiles: 200 steps an epoch
-        dataset=dict(_base_.train_dataloader.dataset, pipeline=train_pipeline)))
-train_cfg = dict(max_epochs=25, val_interval=5)
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+train_cfg = dict(max_epochs=54, val_interval=9)  # of 92 steps

@@ -8,13 +8,13 @@ crop = 192  # pixels of the image, before it is enlarged
 train_pipeline = [
     dict(type='LoadTiffImage'),
     dict(type='LoadCellAnnotations'),
-    dict(type='RandomCrop', crop_size=(crop, crop), allow_negative_crop=True),
+    dict(type='RandomCellCrop', crop_size=(crop, crop)),
     dict(type='Resize', scale_factor=_base_.enlarge, keep_ratio=True),
     dict(type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
     dict(type='PackDetInputs'),
 ]
 # Few processes, for a machine with little memory.
-train_dataloader = dict(batch_size=2, num_workers=1, dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(batch_size=2, num_workers=1, dataset=dict(crop_size=None, pipeline=train_pipeline))
 val_dataloader = dict(num_workers=0)
 test_dataloader = dict(num_workers=0)
 

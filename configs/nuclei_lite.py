@@ -5,7 +5,7 @@ classes = ('nucleus', )
 crop = _base_.crop
 
 # As the shipped weights were trained. Of images larger than 360 px this shows cells near the edges less often; a
-# RandomCellCrop of 360 px with a margin, where 512 px are cut now, would not.
+# RandomCellCrop of 360 px with a margin, and RandomCellAffine(prob=0.7) behind it, would not.
 train_pipeline = [
     dict(type='LoadTiffImage'),
     dict(type='LoadCellAnnotations'),
@@ -22,5 +22,5 @@ train_pipeline = [
     dict(type='RandomApply', prob=0.5, transforms=dict(type='PhotoMetricDistortion')),
     dict(type='PackDetInputs'),
 ]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(dataset=dict(crop_size=None, pipeline=train_pipeline))
 train_cfg = dict(max_epochs=16, val_interval=16)

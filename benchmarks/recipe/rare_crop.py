@@ -1,4 +1,4 @@
-# Crops that hold a cell, of any class equally likely.
+# Crops that hold a cell, of any class that the image has equally likely; boxes are tight.
 _base_ = 'base.py'
-cut = dict(type='RandomCellCrop', crop_size=(256, 256), class_weights=[15, 2, 1, 1.5])
-train_dataloader = dict(dataset=dict(pipeline=[*_base_.load, cut, _base_.flip, _base_.pack]))
+rare_cut = dict(type='RandomCellCrop', crop_size=(256, 256), class_weights=[1, 1, 1, 1])
+train_dataloader = dict(dataset=dict(pipeline=[*_base_.load, rare_cut, _base_.flip, _base_.pack]))

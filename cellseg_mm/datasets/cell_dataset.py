@@ -1,11 +1,14 @@
 """Cells in COCO form, as `tools/prepare_data.py` writes them."""
+import math
 from collections import Counter, defaultdict
 from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
 from mmdet.registry import DATASETS
+from mmengine.dataset import force_full_init
 
+from cellseg_mm.datasets.transforms.checks import check_size
 from cellseg_mm.errors import CellDataError
 from cellseg_mm.io.files import read_json
 from cellseg_mm.structures.rle import encode_segmentation, measure, with_text_counts
@@ -168,15 +171,61 @@ class CellDataset(CocoDataset):
     checkpoints, has the median pixel size of the images as `mpp`, micrometres per pixel, or None where none records it,
     and their median height and width in pixels as `image_size`.
 
+    Args:
+        crop_size (tuple[int, int], optional): (width, height), in pixels, of what the pipeline cuts out of an image. An
+            epoch then has each image as often as such crops cover it, so that a cell is seen as often in a large image
+            as in a small one. By default it has each image once.
+
     Raises:
+        UserError: If `crop_size` is none.
         CellDataError: If the annotation file is missing, its classes differ, there is no image in it, or an annotation
             cannot be used.
     """
 
     METAINFO = dict(classes=(), palette=[])  # noqa: RUF012 -- MMDetection's own form
 
-    def __init__(self, *args, data_prefix=None, filter_cfg=None, **kwargs):
+    def __init__(self, *args, data_prefix=None, filter_cfg=None, crop_size=None, **kwargs):
+        if crop_size is not None:
+            check_size(type(self).__name__, crop_size)
+        self.crop_size = crop_size
         super().__init__(*args, data_prefix=data_prefix or dict(img=''), filter_cfg=filter_cfg, **kwargs)
+
+    def full_init(self):
+        if not self._fully_initialized:
+            super().full_init()
+            self._repeat()
+
+    def get_subset_(self, indices):
+        super().get_subset_(indices)
+        self._repeat()
+
+    def get_subset(self, indices):
+        subset = super().get_subset(indices)
+        subset._repeat()
+        return subset
+
+    def _repeat(self):
+        images = len(self.data_address) if self.serialize_data else len(self.data_list)
+        counts = [self._crops(super(CellDataset, self).get_data_info(image)) for image in range(images)]
+        self._places = np.repeat(np.arange(images), counts)
+
+    def _crops(self, image):
+        width, height = self.crop_size or (image['width'], image['height'])
+        return math.ceil(image['width'] / width) * math.ceil(image['height'] / height)
+
+    @property
+    @force_full_init
+    def places(self):
+        """Which image is at each place of an epoch: int64 (len(self),), counted from 0."""
+        return self._places
+
+    @force_full_init
+    def get_data_info(self, idx):
+        return {**super().get_data_info(int(self._places[idx])), 'sample_idx': idx % len(self)}
+
+    @force_full_init
+    def __len__(self):
+        return len(self._places)
 
     def load_data_list(self):
         data = read_cells(self.ann_file)

@@ -31,7 +31,7 @@ lite_extractors = dict(
 lite_train_pipeline = [
     dict(type='LoadTiffImage'),
     dict(type='LoadCellAnnotations'),
-    dict(type='RandomCrop', crop_size=(crop, crop), allow_negative_crop=True),
+    dict(type='RandomCellCrop', crop_size=(crop, crop)),
     dict(type='Resize', scale_factor=enlarge, keep_ratio=True),
     dict(type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
     dict(type='PackDetInputs'),
@@ -49,12 +49,14 @@ lite_test_pipeline = [
 ]
 # For the training, validation and test data.
 lite_dataloaders = [
-    dict(dataset=dict(pipeline=lite_train_pipeline)),
+    dict(dataset=dict(crop_size=(crop, crop), pipeline=lite_train_pipeline)),
     dict(dataset=dict(pipeline=lite_val_pipeline)),
     dict(dataset=dict(pipeline=lite_test_pipeline)),
 ]
 lite_optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=0.0004, weight_decay=0.01), clip_grad=dict(max_norm=10.0))
+# An epoch has each image as often as crops cover it: of CoNSeP in 178 images of 33 to 1,000 px, these are 2,436 steps.
+lite_train_cfg = dict(max_epochs=12, val_interval=2)
 # A short warm-up, then down to nothing along a cosine.
 lite_schedule = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),

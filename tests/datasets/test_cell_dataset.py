@@ -8,7 +8,7 @@ from pycocotools import mask as coco_mask
 
 import cellseg_mm.register  # noqa: F401
 from cellseg_mm.datasets.cell_dataset import read_cells
-from cellseg_mm.errors import CellDataError
+from cellseg_mm.errors import CellDataError, UserError
 from cellseg_mm.structures.rle import encode, with_text_counts
 
 CATEGORIES = [dict(id=1, name='a'), dict(id=2, name='b')]
@@ -22,11 +22,12 @@ DELETE = object()
 def build(tmp_path):
     init_default_scope('mmdet')
 
-    def build(classes=('a', 'b'), filter_cfg=None, **parts):
+    def build(classes=('a', 'b'), filter_cfg=None, options=None, **parts):
         data = dict(dict(images=IMAGES, annotations=CELLS, categories=CATEGORIES), **parts)
         (tmp_path / 'train.json').write_text(json.dumps(data))
         return DATASETS.build(dict(type='CellDataset', data_root=str(tmp_path), ann_file='train.json', pipeline=[],
-                                   metainfo=dict(classes=classes), filter_cfg=filter_cfg))
+                                   metainfo=dict(classes=classes), filter_cfg=filter_cfg,
+                                   **(options or {})))
 
     return build
 
@@ -154,6 +155,34 @@ def test_images_without_cells_can_be_left_out(build):
     dataset = build(filter_cfg=dict(filter_empty_gt=True))
     assert [dataset.get_data_info(i)['img_id'] for i in range(len(dataset))] == [1]
     assert dataset.get_cat_ids(0) == [1]
+
+
+@pytest.mark.parametrize('serialized', [True, False])
+def test_an_epoch_has_an_image_as_often_as_crops_cover_it(build, serialized):
+    images = [dict(id=n, file_name=f'{n}.tif', width=width, height=height)
+              for n, (width, height) in enumerate([(10, 5), (11, 5), (4, 3), (35, 16)])]
+    expected = [0, 1, 1, 2, *[3] * 4 * 4]
+    options = dict(crop_size=(10, 5), serialize_data=serialized)
+    dataset = build(images=images, annotations=[], options=options)
+    assert len(dataset) == len(expected)
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    assert [info['img_id'] for info in infos] == dataset.places.tolist() == expected
+    assert [info['sample_idx'] for info in infos] == list(range(len(expected)))
+    assert dataset.get_data_info(-1) == infos[-1]
+    assert dataset[2]['img_id'] == 1
+    part = build(images=images, annotations=[], options=dict(options, indices=[1, 2]))
+    for subset in (dataset.get_subset([1, 2]), part):
+        assert [subset.get_data_info(index)['img_id'] for index in range(len(subset))] == [1, 1, 2]
+    dataset.get_subset_(2)
+    assert dataset.places.tolist() == [0, 1, 1]
+    assert len(build(images=images, annotations=[], filter_cfg=dict(min_size=5), options=options)) == 3 + 4 * 4
+    assert build(images=images, annotations=[]).places.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize('size', [10, (0, 5), (2.5, 5)])
+def test_a_crop_size_that_is_none_is_refused(build, size):
+    with pytest.raises(UserError, match='CellDataset: crop_size is'):
+        build(options=dict(crop_size=size))
 
 
 def test_70000_instances_of_one_image_are_all_there(build):

@@ -5,7 +5,7 @@ flip = dict(type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal',
 same = dict(type='Resize', scale_factor=1.0, keep_ratio=True)
 pack = dict(type='PackDetInputs')
 crop_dataloaders = [
-    dict(num_workers=1, dataset=dict(pipeline=[*load, cut, flip, pack])),
+    dict(num_workers=1, dataset=dict(crop_size=None, pipeline=[*load, cut, flip, pack])),
     dict(num_workers=1, dataset=dict(pipeline=[*load, same, pack])),
 ]
 larger = dict(type='Resize', scale_factor=1.5, keep_ratio=True)

@@ -60,7 +60,6 @@ class RandomCellAffine(BaseTransform):
 
     What comes in from outside has the image's mean colour, and no cell. The masks are warped with the image, and the
     boxes are those of the masks: the box of a turned box would be too large. Of cells at the border see `keep_visible`.
-    MMCV's `RandomApply` leaves some images as they are.
 
     Args:
         max_rotation (float): Degrees; the turn is uniform up to it, either way, around the middle.
@@ -75,6 +74,8 @@ class RandomCellAffine(BaseTransform):
             with the default shear and translation; without either, 1.5 times is enough. Let a `RandomCellCrop` of this
             `crop_size` keep the difference as a `margin`, half of it a side: a larger crop that ends at the image's
             edge would never show what is nearer to it than that.
+        prob (float): Share of images, 0 to 1, that are turned; of the others the middle is kept as it is. (MMCV's
+            `RandomApply` would leave them at another size.)
 
     Required keys: `img`, `gt_bboxes`, `gt_bboxes_labels`, `gt_ignore_flags`, `gt_masks` (LocalMasks).
 
@@ -89,7 +90,7 @@ class RandomCellAffine(BaseTransform):
     """
 
     def __init__(self, max_rotation=15, scale_range=(0.8, 1.25), max_shear=5, max_translation=0.05, min_visible=0.1,
-                 crop_size=None):
+                 crop_size=None, prob=1.0):
         if not (is_number(max_rotation) and is_number(max_shear) and max_shear < 45):
             raise UserError('RandomCellAffine: max_rotation is in degrees from 0 on, max_shear from 0 to below 45, not '
                             f'{max_rotation} and {max_shear}')
@@ -97,10 +98,12 @@ class RandomCellAffine(BaseTransform):
             raise UserError(f'RandomCellAffine: scale_range is (least, largest), both above 0, not {scale_range}')
         check_share('RandomCellAffine: max_translation', max_translation)
         check_share('RandomCellAffine: min_visible', min_visible)
+        check_share('RandomCellAffine: prob', prob)
         self.max_rotation, self.scale_range, self.max_shear = max_rotation, tuple(scale_range), max_shear
         if crop_size is not None:
             check_size('RandomCellAffine', crop_size)
-        self.max_translation, self.min_visible, self.crop_size = max_translation, min_visible, crop_size
+        self.max_translation, self.min_visible = max_translation, min_visible
+        self.crop_size, self.prob = crop_size, prob
 
     def transform(self, results):
         check_cells(self, results)
@@ -124,6 +127,8 @@ class RandomCellAffine(BaseTransform):
     @cache_randomness
     def _draw_matrix(self, height, width):
         """A (3, 3) matrix of coordinates in which the first pixel reaches from 0 to 1."""
+        if self.prob < 1 and np.random.random() >= self.prob:  # noqa: NPY002 -- MMDetection's source of chance
+            return np.eye(3)
         turn, *slants = np.radians(
             np.random.uniform(-1, 1, 3) * (self.max_rotation, self.max_shear, self.max_shear))  # noqa: NPY002
         scale = np.exp(np.random.uniform(*np.log(self.scale_range)))  # noqa: NPY002
@@ -138,7 +143,7 @@ class RandomCellAffine(BaseTransform):
     def __repr__(self):
         return (f'{type(self).__name__}(max_rotation={self.max_rotation}, scale_range={self.scale_range}, '
                 f'max_shear={self.max_shear}, max_translation={self.max_translation}, '
-                f'min_visible={self.min_visible}, crop_size={self.crop_size})')
+                f'min_visible={self.min_visible}, crop_size={self.crop_size}, prob={self.prob})')
 
 
 def _warp_uncut(masks, warp):

@@ -50,3 +50,11 @@ def check_cells(transform, results):
                         'LoadCellAnnotations(with_seg=False)')
     if not isinstance(results.get('gt_masks'), LocalMasks):
         raise UserError(f'{name} needs the masks of cells: put LoadCellAnnotations(with_mask=True) before it')
+
+
+def check_image(transform, results):
+    """Raise a UserError if a transform that counts on uint8 (H, W, 3) is given another image."""
+    image = results['img']
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise UserError(f'{type(transform).__name__} needs uint8 (H, W, 3), not {image.dtype} {image.shape}: put it '
+                        'before what makes numbers with fractions, as PhotoMetricDistortion does')

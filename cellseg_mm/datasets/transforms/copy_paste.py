@@ -9,7 +9,7 @@ from mmcv.transforms.utils import cache_randomness
 from mmdet.registry import TRANSFORMS
 from mmengine.dataset import ClassBalancedDataset, RepeatDataset
 
-from cellseg_mm.datasets.transforms.checks import check_cells, check_weights, is_count, is_number
+from cellseg_mm.datasets.transforms.checks import check_cells, check_image, check_weights, is_count, is_number
 from cellseg_mm.errors import UserError
 from cellseg_mm.structures.local_masks import LocalMasks
 
@@ -33,7 +33,8 @@ class CellCopyPaste(BaseTransform):
         max_cells (int): How many cells are pasted at most; the number is drawn from 0 up to this, and is no more than
             there are cells to draw from.
         images (int): How many other images bring cells. For each a class is drawn by its weight, of those that the data
-            set has, then an image that has a cell of it which is not to be ignored.
+            set has, then an image that has a cell of it which is not to be ignored. A crop before this need not show
+            that cell; a `RandomCellCrop` with `class_weights` shows rare classes more often.
         class_weights (Sequence[float], optional): How often to paste each class of those at hand, relative to each
             other; by default all alike, which is to say rare ones far more often than they occur. Within a class, all
             cells are alike, and each may be pasted several times, every time turned and placed anew.
@@ -51,7 +52,8 @@ class CellCopyPaste(BaseTransform):
 
     Raises:
         UserError: If an argument is outside its range, weights are not as many as classes, a data set does not tell
-            the classes of its images, there are no masks, or there is a semantic map, which would stay as it is.
+            the classes of its images, an image is another, there are no masks, or there is a semantic map, which would
+            stay as it is.
     """
 
     def __init__(self, max_cells=20, images=2, class_weights=None, margin=4, max_covered=0.0, match_color=True):
@@ -98,6 +100,8 @@ class CellCopyPaste(BaseTransform):
     def transform(self, results):
         check_cells(self, results)
         sources = [results, *results.get('mix_results', [])]
+        for source in sources:
+            check_image(self, source)
         whole = [_whole_cells(source, self.margin) for source in sources]
         numbers = np.repeat(np.arange(len(sources)), [len(cells) for cells in whole])
         cells = np.concatenate(whole)
@@ -267,8 +271,12 @@ def _labels(dataset):
         labels = _labels(dataset.dataset)
         return [labels[dataset._get_ori_dataset_idx(index)] for index in range(len(dataset))]
     try:
-        return [{cell['bbox_label'] for cell in dataset.get_data_info(index)['instances'] if not cell['ignore_flag']}
-                for index in range(len(dataset))]
+        places, found = getattr(dataset, 'places', range(len(dataset))), {}
+        for index, image in enumerate(places):
+            if image not in found:
+                found[image] = {cell['bbox_label'] for cell in dataset.get_data_info(index)['instances']
+                                if not cell['ignore_flag']}
+        return [found[image] for image in places]
     except (AttributeError, KeyError) as error:
         raise UserError(f'CellCopyPaste: {type(dataset).__name__} does not tell the classes of its images; use '
                         'CellDataset, or set images=0') from error

@@ -13,20 +13,21 @@ from cellseg_mm.errors import UserError
 class RandomCellCrop(BaseTransform):
     """Cut out a window of a fixed size, most often one that holds a cell.
 
-    A cell is drawn, each with the weight of its class, and the window uniformly from those that hold all of it; of a
-    cell larger than the window, from those within its box. Where there is no cell to draw, the window may be anywhere.
-    Of an image smaller than the window, all of that side is kept. Of cells at the border see `keep_visible`.
+    A cell is drawn, and the window uniformly from those that hold all of it; of a cell larger than the window, from
+    those within its box. Where there is no cell to draw, the window may be anywhere. Of an image smaller than the
+    window, all of that side is kept. Of cells at the border see `keep_visible`.
 
     Args:
         crop_size (tuple[int, int]): (width, height) of the window in pixels.
         min_visible (float): Share of its pixels, 0 to 1, that a cell needs in the window so as not to be ignored.
-        class_weights (Sequence[float], optional): One for each class: how likely its cells are drawn, relative to
-            cells of other classes. 1 / cells of the class makes all classes that an image has equally likely; 0 draws
-            none, and its cells are only seen beside others. All are equal by default.
+        class_weights (Sequence[float], optional): One for each class: how likely the cell is of it, relative to the
+            other classes that the image has. If all are 1, a rare class is drawn as often as a frequent one of the same
+            image; of 0, its cells are only seen beside others. By default each cell is as likely as any other.
         prob_anywhere (float): Share of windows, 0 to 1, that are drawn uniformly from all, for background to be seen.
         margin (int): Pixels that are kept beside the window on each of its sides, for a `RandomCellAffine` with this
-            `crop_size` to turn in from. What of them is outside the image has its mean colour, so that windows lie at
-            the image's edge as often as without.
+            `crop_size` to turn in from, which it has to do with every image. What of them is outside the image has its
+            mean colour, so that windows lie at the image's edge as often as without. A turn may take the cell out of
+            the window that was drawn for it.
 
     Required keys: `img`, `gt_bboxes`, `gt_bboxes_labels`, `gt_ignore_flags`, `gt_masks` (LocalMasks).
 
@@ -87,7 +88,8 @@ class RandomCellCrop(BaseTransform):
         if len(labels) and labels.max() >= len(self.class_weights):
             raise UserError(f'RandomCellCrop: class_weights has {len(self.class_weights)} numbers, and there is a cell '
                             f'of class {labels.max()}, counted from 0: give one for each class')
-        return self.class_weights[labels] * drawable
+        counts = np.bincount(labels[drawable], minlength=len(self.class_weights))
+        return self.class_weights[labels] * drawable / np.maximum(counts, 1)[labels]
 
     def __repr__(self):
         weights = None if self.class_weights is None else self.class_weights.tolist()

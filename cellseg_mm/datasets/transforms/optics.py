@@ -5,7 +5,7 @@ from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 from mmdet.registry import TRANSFORMS
 
-from cellseg_mm.datasets.transforms.checks import is_count, is_range
+from cellseg_mm.datasets.transforms.checks import check_image, is_count, is_range
 from cellseg_mm.errors import UserError
 
 
@@ -49,7 +49,7 @@ class RandomJPEG(BaseTransform):
     Required and modified key: `img` (uint8 (H, W, 3) BGR).
 
     Raises:
-        UserError: If the range is none.
+        UserError: If the range is none, or the image is another.
     """
 
     def __init__(self, quality=(50, 95)):
@@ -64,6 +64,7 @@ class RandomJPEG(BaseTransform):
         return int(np.random.randint(low, high + 1))  # noqa: NPY002 -- as MMDetection
 
     def transform(self, results):
+        check_image(self, results)
         _, data = cv2.imencode('.jpg', results['img'], [cv2.IMWRITE_JPEG_QUALITY, self._draw()])
         results['img'] = cv2.imdecode(data, cv2.IMREAD_COLOR)
         return results

@@ -5,7 +5,7 @@ from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 from mmdet.registry import TRANSFORMS
 
-from cellseg_mm.datasets.transforms.checks import check_share, is_number
+from cellseg_mm.datasets.transforms.checks import check_image, check_share, is_number
 from cellseg_mm.errors import UserError
 from cellseg_mm.structures.stains import BLACK, STAINS
 
@@ -32,7 +32,7 @@ class StainJitter(BaseTransform):
     Required and modified key: `img` (uint8 (H, W, 3) BGR).
 
     Raises:
-        UserError: If one is out of its range, or no finite number.
+        UserError: If one is out of its range or no finite number, or the image is another.
     """
 
     def __init__(self, scale=0.2, shift=0.01):
@@ -46,6 +46,7 @@ class StainJitter(BaseTransform):
         return np.random.uniform(-1, 1, (2, 3))  # noqa: NPY002 -- MMDetection's transforms draw from the global state
 
     def transform(self, results):
+        check_image(self, results)
         scales, shifts = self._draw()
         results['img'] = restain(results['img'], 1 + self.scale * scales, self.shift * shifts)
         return results

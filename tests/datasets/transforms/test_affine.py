@@ -212,6 +212,22 @@ def test_amounts_fill_their_ranges_evenly():
         assert counts.min() > 200
 
 
+def test_of_images_that_are_not_turned_the_middle_stays_as_it_is():
+    masks = squares([(3, 5), (22, 13), (27, 22), (50, 30)], (40, 60))
+    transform, left = RandomCellAffine(180, crop_size=(20, 14), prob=0.25, min_visible=0), 0
+    for seed in range(200):
+        before = loaded(masks)
+        after = run(transform, dict(before), seed)
+        assert after['img'].shape == (14, 20, 3)
+        if np.array_equal(after['img'], before['img'][13:27, 20:40]):
+            left += 1
+            middle = masks[:, 13:27, 20:40]
+            np.testing.assert_array_equal(after['gt_masks'].to_ndarray(), middle[middle.any((1, 2))])
+            assert_boxes_are_tight(after)
+            np.testing.assert_array_equal(after['homography_matrix'], [[1, 0, -20], [0, 1, -13], [0, 0, 1]])
+    assert 130 < left < 170
+
+
 @pytest.mark.parametrize('transform', [RandomQuarterTurn(), RandomCellAffine()])
 def test_the_same_seed_gives_the_same_result(transform):
     masks = squares([(3, 5), (50, 30)], (40, 60))
@@ -227,7 +243,7 @@ def test_the_same_seed_gives_the_same_result(transform):
     (dict(scale_range=(1, np.inf)), 'scale_range'), (dict(scale_range=(0, 1)), 'scale_range'),
     (dict(scale_range=(2, 1)), 'scale_range'),
     (dict(max_translation=2), 'max_translation'), (dict(min_visible=-1), 'min_visible'),
-    (dict(crop_size=(0, 5)), 'crop_size'), (dict(crop_size=5), 'crop_size')])
+    (dict(prob=1.5), 'prob'), (dict(crop_size=(0, 5)), 'crop_size'), (dict(crop_size=5), 'crop_size')])
 def test_affine_arguments_out_of_range_are_refused_by_name(options, message):
     with pytest.raises(UserError, match=message):
         RandomCellAffine(**options)

@@ -124,6 +124,14 @@ def test_a_cell_is_drawn_with_the_weight_of_its_class():
     assert 260 < sum(map(second, range(400))) < 340
 
 
+def test_a_single_rare_cell_is_drawn_as_often_as_its_class():
+    common = [(2 + 8 * (n % 4), 2 + 8 * (n // 4)) for n in range(16)]
+    masks = squares([*common, (50, 30)], SHAPE)
+    rare = sum(crop(loaded(masks, [0] * 16 + [2]), seed, crop_size=(9, 9), prob_anywhere=0, min_visible=0,
+                    class_weights=[1, 1, 1])['gt_bboxes_labels'].tolist() == [2] for seed in range(400))
+    assert 160 < rare < 240
+
+
 def test_a_class_of_weight_0_is_never_drawn_but_stays_where_it_is_seen():
     masks = squares([(3, 5), (12, 5)], SHAPE)
     for seed in range(50):
