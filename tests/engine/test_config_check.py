@@ -465,6 +465,8 @@ def test_proposals_are_to_suffice_for_what_is_cut_from_images(data_of, seed):
     ([dict(type='RandomCellCrop', crop_size=(60, 40), margin=90),
       dict(type='RandomCellAffine', scale_range=(0.5, 1), crop_size=(60, 40))], (120, 80)),
     ([dict(type='RandomCellAffine', crop_size=(60, 40))], (75, 50)),
+    ([dict(type='RandomCellAffine', scale_range=(2, 3), crop_size=(60, 40))], (30, 20)),
+    ([dict(type='RandomCellAffine', scale_range=(2, 3), crop_size=(60, 40), prob=0.5)], (60, 40)),
     ([dict(type='RandomApply', transforms=dict(type='RandomCellAffine', scale_range=(0.5, 2), crop_size=(60, 40))),
       dict(type='RandomCellCrop', crop_size=(50, 50))], (100, 100)),
     ([dict(type='RandomApply', transforms=[dict(type='RandomBlur')]),
@@ -472,9 +474,27 @@ def test_proposals_are_to_suffice_for_what_is_cut_from_images(data_of, seed):
     ([dict(type='Mosaic', img_scale=(640, 640)), dict(type='RandomCrop', crop_size=(50, 50))], None),
     ([dict(type='Resize', scale_factor=2.0), dict(type='RandomCrop', crop_size=(50, 50))], None)])
 def test_what_is_cut_from_an_image_is_told_in_its_own_pixels(steps, expected):
-    from cellseg_mm.engine.config_checks.subject import _crop_size
-    found = _crop_size(steps)
+    from cellseg_mm.engine.config_checks.subject import crop_size
+    found = crop_size(steps)
     assert found is None if expected is None else found.tolist() == list(expected)
+
+
+def test_large_images_of_which_an_epoch_shows_little_are_told(data_of):
+    def found(config):
+        return [str(finding) for finding in check_config(config) if finding.place.endswith('dataset.crop_size')]
+
+    config = data_of([cells(5)])  # 200 x 200 px, and crops of 96 px
+    dataset = config.train_dataloader.dataset
+    line, = found(config)
+    assert line == ('train_dataloader.dataset.crop_size is not set: an epoch shows one crop of 96 x 96 pixels of each '
+                    'image, and the largest is 9 such crops: set crop_size=(96, 96)')
+    config.train_dataloader.dataset = dict(type='RepeatDataset', times=9, dataset=dataset)
+    assert found(config) == []
+    config.train_dataloader.dataset = dict(dataset, crop_size=(96, 96))
+    assert found(config) == []
+    dataset.pipeline[2].crop_size = (128, 128)
+    config.train_dataloader.dataset = dataset
+    assert found(config) == []  # 4 of them
 
 
 def test_pasted_cells_count_among_those_of_a_crop(data_of):

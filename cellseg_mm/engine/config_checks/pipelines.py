@@ -1,12 +1,13 @@
 """Whether pipelines load what training and prediction need, lose no cells, and show the same in both."""
+import numpy as np
 from mmdet.datasets.transforms import LoadAnnotations
 from mmdet.registry import TRANSFORMS
 
 from cellseg_mm.datasets.wrappers import pipeline_steps
 from cellseg_mm.engine.config import dataset_config, dataset_key
-from cellseg_mm.engine.config_checks.finding import error, warning
+from cellseg_mm.engine.config_checks.finding import error, note, warning
 from cellseg_mm.engine.config_checks.memory import input_size
-from cellseg_mm.engine.config_checks.subject import dicts, pipeline_of
+from cellseg_mm.engine.config_checks.subject import crop_size, dicts, pipeline_of
 from cellseg_mm.engine.preflight import canvas_parts
 
 # Transforms of MMDetection's that change an array of canvases, which LocalMasks have not.
@@ -15,6 +16,7 @@ _PREDICTED = 'img_id', 'ori_shape', 'img_shape', 'scale_factor'  # what a predic
 _FEW = 0.01  # share of cells that may be lost
 _BY_PLACE = 'num_queries', 'num_proposals', 'num_grids'  # of models that know cells by where in the image they are
 _LARGER = 1.5  # times what was learnt on
+_MANY = 4  # crops of an image, of which an epoch shows one
 
 
 def check(subject):
@@ -34,6 +36,7 @@ def check(subject):
             yield from _scale(f'{dataset_key(config, split)}.pipeline', steps)
     if config.get('train_dataloader'):
         yield from _lost(subject)
+        yield from _rarely_shown(subject)
         if config.get('val_dataloader'):
             yield from _seen(subject)
     if not (config.model.get('data_preprocessor') or {}).get('pad_mask'):
@@ -84,6 +87,18 @@ def _seen(subject):
                       f'{learnt[0]} x {learnt[1]} pixels; predictions are for {predicted[0]} x {predicted[1]}',
                       f'set tiles=dict(size={size}, overlap={size // 4}, max_per_tile=300, '
                       'max_per_img=_base_.max_dets)')
+
+
+def _rarely_shown(subject):
+    config, cells, size = subject.config, subject.cells, crop_size(pipeline_of(subject.config, 'train'))
+    dataset = config.train_dataloader.dataset
+    if size is None or cells is None or not cells.training.any() or 'dataset' in dataset or dataset.get('crop_size'):
+        return
+    sizes = np.array(cells.image_sizes)[cells.training, ::-1]
+    most, (width, height) = int(np.ceil(sizes / size).prod(1).max()), np.ceil(size).astype(int).tolist()
+    if most > _MANY:
+        yield note('train_dataloader.dataset.crop_size', f'is not set: an epoch shows one crop of {width} x {height} '
+                   f'pixels of each image, and the largest is {most:,} such crops', f'set crop_size={(width, height)}')
 
 
 def _lost(subject):

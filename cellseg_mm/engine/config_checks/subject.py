@@ -131,7 +131,7 @@ class Subject:
         pipeline = pipeline_of(self.config, 'train')
         pasted = sum(step.get('max_cells', CellCopyPaste().max_cells) for step in pipeline
                      if step.get('type') == 'CellCopyPaste')
-        cells, window, most = self.cells, _crop_size(pipeline), 0
+        cells, window, most = self.cells, crop_size(pipeline), 0
         if window is None:
             return cells.fullest + pasted
         centres = ((cells.box[:, :2] + cells.box[:, 2:] / 2) / _GRID).astype(int)
@@ -164,8 +164,8 @@ class Subject:
             np.column_stack([cells.image, tile]), axis=0, return_inverse=True)[1].ravel(), place / tiles['size']
 
 
-def _crop_size(pipeline):
-    """Width and height of what a pipeline cuts from images in pixels of theirs, or None where that is not plain."""
+def crop_size(pipeline):
+    """(width, height) of what a pipeline cuts from images, in their pixels, or None where that is not plain."""
     sizes, smallest = [], 1.0  # how small pixels of the image have become at the least
     for step in pipeline:
         name = str(step.get('type'))
@@ -184,7 +184,8 @@ def _least_factor(step):
     """By how much a transform that is followed makes pixels smaller at the least."""
     if step.get('type') != 'RandomCellAffine':
         return 1.0
-    return step.get('scale_range', RandomCellAffine().scale_range)[0]
+    least = step.get('scale_range', RandomCellAffine().scale_range)[0]
+    return least if step.get('prob', 1) == 1 else min(least, 1.0)
 
 
 def _read(path, data):
