@@ -15,8 +15,7 @@ model = dict(
     rpn_head=dict(anchor_generator=dict(scales=[4])))  # from 16 px on, for enlarged cells
 train_dataloader, val_dataloader, test_dataloader = _base_.strong_dataloaders
 optim_wrapper = dict(
-    optimizer=_base_.strong_optimizer,
-    clip_grad=_base_.strong_clipping,
+    **_base_.strong_optim_wrapper,
     constructor='LayerDecayConstructor',
     paramwise_cfg=dict(decay_rate=0.93))  # at each of 36 blocks and the head: the stem's rate is a fifteenth
 train_cfg, param_scheduler, custom_hooks = _base_.strong_train_cfg, _base_.strong_schedule, _base_.strong_hooks

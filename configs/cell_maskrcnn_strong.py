@@ -5,5 +5,5 @@ model = dict(
     rpn_head=dict(anchor_generator=dict(scales=[4])),  # from 16 px on, for enlarged cells
     train_cfg=dict(rcnn=dict(sampler=dict(num=512))))
 train_dataloader, val_dataloader, test_dataloader = _base_.strong_dataloaders
-optim_wrapper = dict(optimizer=_base_.strong_optimizer, clip_grad=_base_.strong_clipping)
+optim_wrapper = _base_.strong_optim_wrapper
 train_cfg, param_scheduler, custom_hooks = _base_.strong_train_cfg, _base_.strong_schedule, _base_.strong_hooks

@@ -206,12 +206,12 @@ class CellDataset(CocoDataset):
 
     def _repeat(self):
         images = len(self.data_address) if self.serialize_data else len(self.data_list)
-        counts = [self._crops(super(CellDataset, self).get_data_info(image)) for image in range(images)]
-        self._places = np.repeat(np.arange(images), counts)
-
-    def _crops(self, image):
-        width, height = self.crop_size or (image['width'], image['height'])
-        return math.ceil(image['width'] / width) * math.ceil(image['height'] / height)
+        self._places = np.arange(images)
+        if self.crop_size:
+            width, height = self.crop_size
+            infos = (super(CellDataset, self).get_data_info(image) for image in range(images))
+            self._places = np.repeat(self._places, [
+                math.ceil(info['width'] / width) * math.ceil(info['height'] / height) for info in infos])
 
     @property
     @force_full_init

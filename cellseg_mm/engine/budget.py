@@ -63,7 +63,7 @@ def apply_budget(config, iterations, processes=1, validations=VALIDATIONS):
     for hook in config.custom_hooks:
         if 'switch_epoch' in hook:
             hook['switch_epoch'] = round(hook['switch_epoch'] * epochs / own_epochs)
-        if hook['type'].endswith('EMAHook'):
+        if hook['type'].split('.')[-1] == 'EMAHook':
             _rescale_average(hook, iterations / own, epochs / own_epochs)
     return [f'its warm-up of {warmup} iterations was shortened to {kept}'] if kept < warmup else []
 
@@ -211,10 +211,11 @@ def _rescale_average(hook, iterations, epochs):
         hook['begin_iter'] = round(hook['begin_iter'] * iterations)
     if 'begin_epoch' in hook:
         hook['begin_epoch'] = round(hook['begin_epoch'] * epochs)
-    of_average = signature(MODELS.get(hook.get('ema_type', 'ExponentialMovingAverage'))).parameters
+    average = MODELS.get(hook.get('ema_type', 'ExponentialMovingAverage'))
+    defaults = signature(average).parameters if average else {}  # MMEngine says of an unknown one
     for key in ('momentum', 'gamma'):
-        if key in of_average:
-            hook.setdefault(key, of_average[key].default)
+        if key in defaults:
+            hook.setdefault(key, defaults[key].default)
     if 'momentum' in hook:
         hook['momentum'] = min(_LARGEST_MOMENTUM, hook['momentum'] / iterations)
     if 'gamma' in hook:

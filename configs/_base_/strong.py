@@ -29,9 +29,8 @@ strong_dataloaders = [
 ]
 # An epoch has each image as often as crops cover it: of CoNSeP in 178 images of 33 to 1,000 px, these are 7,450 steps.
 strong_train_cfg = dict(max_epochs=50, val_interval=5)
-# Clipped, since a bad step is not undone in the average for long.
-strong_optimizer = dict(_delete_=True, type='AdamW', lr=0.0001, weight_decay=0.05)
-strong_clipping = dict(max_norm=10.0)
+strong_optim_wrapper = dict(
+    optimizer=dict(_delete_=True, type='AdamW', lr=0.0001, weight_decay=0.05), clip_grad=dict(max_norm=10.0))
 strong_schedule = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
     dict(type='CosineAnnealingLR', eta_min_ratio=0.01, by_epoch=True, convert_to_iter_based=True),
