@@ -52,8 +52,8 @@ class CellCopyPaste(BaseTransform):
 
     Raises:
         UserError: If an argument is outside its range, weights are not as many as classes, a data set does not tell
-            the classes of its images, an image is another, there are no masks, or there is a semantic map, which would
-            stay as it is.
+            the classes of its images, an image is of another kind, there are no masks, or there is a semantic map,
+            which would stay as it is.
     """
 
     def __init__(self, max_cells=20, images=2, class_weights=None, margin=4, max_covered=0.0, match_color=True):

@@ -49,7 +49,7 @@ class RandomJPEG(BaseTransform):
     Required and modified key: `img` (uint8 (H, W, 3) BGR).
 
     Raises:
-        UserError: If the range is none, or the image is another.
+        UserError: If the range is none, or the image is of another kind.
     """
 
     def __init__(self, quality=(50, 95)):

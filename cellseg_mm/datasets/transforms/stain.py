@@ -32,7 +32,7 @@ class StainJitter(BaseTransform):
     Required and modified key: `img` (uint8 (H, W, 3) BGR).
 
     Raises:
-        UserError: If one is out of its range or no finite number, or the image is another.
+        UserError: If one is out of its range or no finite number, or the image is of another kind.
     """
 
     def __init__(self, scale=0.2, shift=0.01):
